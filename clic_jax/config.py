@@ -1,0 +1,244 @@
+"""Every number that changes a result, in frozen dataclasses: the model, its training, and the three presets.
+
+An experiment is a file in `experiments/configs/` whose `get_config()` returns a `Config` made from a preset with
+`dataclasses.replace`. Dataclasses are hashable, so a config may be a static argument of `jax.jit`; a misspelt field is a
+`TypeError`, and on the command line (`--set train.batch=8`) a `ConfigError` that lists the names that exist.
+"""
+import dataclasses
+import json
+import typing
+from typing import Any
+
+PAPER_LMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483)  # the paper's six mean-squared-error operating points
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be: an unknown key, a value of the wrong type, or numbers that contradict each other."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The CLIC graph. Defaults are the published model; every tuple runs from the image towards the latent."""
+
+    # g_a and g_s: a strided stem, then stages separated by 2x2 patch merges (g_a) or splits (g_s, reversed order)
+    stem_kernel: int = 5  # side of the first convolution of g_a and the last of g_s, in pixels
+    stem_stride: int = 2  # stem_stride * 2 ** (stages - 1) must be 16, the stride of y
+    widths: tuple[int, ...] = (96, 192, 288, 320)  # channels of each stage of g_a; the last is M, the channels of y
+    depths: tuple[int, ...] = (2, 2, 3, 3)  # blocks of each stage, the same in g_s
+    heads: tuple[int, ...] = (6, 8, 10, 12)  # clustering heads of each stage, the same in g_s
+    blocks: tuple[str, ...] = ("cluster",) * 4  # block of each stage: "cluster" (the paper's) or "conv" (residual 3x3)
+    synthesis_width: int = 640  # channels of the first stage of g_s; the paper's is M + feature_channels
+    head_dim: int = 32  # channels of one clustering head
+    mlp_ratio: float = 2.66  # hidden width of the per-pixel MLP
+    offset_ratio: float = 1.66  # hidden width of the MLP that moves the cluster centres
+    gate_reduction: int = 16  # squeeze of the channel attention
+    checkerboard_blocks: bool = True  # odd cluster blocks run two parameter sets on the two checkerboard colours
+    linear_path: bool = False  # patch merges and splits stay linear, so that a PCA of photographs can start them
+    activation: str = "gelu"  # "gelu" (exact, the paper's) or "leaky_relu" (cheaper)
+
+    # h_a, h_mean_s, h_scale_s, h_latent_s: (channels, stride) of each 3x3 convolution
+    hyper_layers: tuple[tuple[int, int], ...] = ((320, 1), (288, 1), (256, 2), (224, 1), (192, 2))  # h_a; the last is z
+    hyper_decoder_layers: tuple[tuple[int, int], ...] = ((192, 1), (224, 2), (256, 1), (288, 2), (0, 1))  # 0: its output
+    hyper_channels: int = 320  # channels of each of the mean and scale features
+    feature_channels: int = 320  # channels of the latent feature that joins y_hat in g_s; 0: none (as CLIC_base)
+    shared_hyper_decoder: bool = False  # one decoder with three outputs instead of three decoders
+
+    # context: slices of y coded one after the other, each in two checkerboard steps
+    groups: tuple[int, ...] = (16, 16, 32, 64, 192)  # channels of each slice, summing to M
+    channel_layers: tuple[tuple[int, int], ...] = ((224, 5), (176, 3), (128, 3), (64, 3), (0, 3))  # (width, kernel); 0: 2g
+    channel_support: str = "first_and_previous"  # slices that a slice sees: "first_and_previous" (the code's) or "all"
+    spatial_ratios: tuple[float, ...] = (1.5, 1.5, 2.0)  # widths of the masked 5x5 convolutions, in multiples of g
+    parameter_widths: tuple[int, ...] = (640, 512)  # hidden widths of the 1x1 network that ends in (mean, scale)
+    log_scale: bool = False  # that network's scale is a logarithm, offset by the gain, instead of the scale itself
+
+    # GuidedPQF: per channel of y_hat, a correction spanned by pqf_basis maps whose coefficients are sent
+    pqf: str = "joint"  # "joint" (in the training graph, the paper's), "auxiliary" (trained beside it), "none"
+    pqf_basis: int = 2  # basis maps a channel
+    pqf_slices: int = 5  # the filter serves the first slices of y, which hold most of its energy
+    pqf_ratios: tuple[float, ...] = (3.0, 3.0, 2.4)  # hidden widths of the basis network, in multiples of g
+
+    # rate: one value is a fixed-rate model; more are the anchors between which per-channel gains are interpolated
+    lmbdas: tuple[float, ...] = (0.0130,)
+
+    @property
+    def latent_channels(self) -> int:
+        """M, the channels of y."""
+        return self.widths[-1]
+
+    @property
+    def variable_rate(self) -> bool:
+        """True when one model serves every lmbda between the smallest and the largest of `lmbdas`."""
+        return len(self.lmbdas) > 1
+
+    def __post_init__(self):
+        stages = len(self.widths)
+        for name in ("depths", "heads", "blocks"):
+            if len(getattr(self, name)) != stages:
+                raise ConfigError(f"model.{name} has {len(getattr(self, name))} entries, model.widths has {stages}: one a stage")
+        if self.stem_stride * 2 ** (stages - 1) != 16:
+            raise ConfigError(f"model.stem_stride {self.stem_stride} with {stages} stages does not give a stride of 16")
+        if sum(self.groups) != self.latent_channels:
+            raise ConfigError(f"model.groups sum to {sum(self.groups)}, but y has {self.latent_channels} channels (model.widths)")
+        if list(self.lmbdas) != sorted(set(self.lmbdas)) or min(self.lmbdas, default=0) <= 0:
+            raise ConfigError(f"model.lmbdas must be positive and rising, not {self.lmbdas}")
+        allowed = {"activation": ("gelu", "leaky_relu"), "pqf": ("joint", "auxiliary", "none"),
+                   "channel_support": ("first_and_previous", "all")}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ConfigError(f"model.{name} must be one of {', '.join(values)}, not {getattr(self, name)!r}")
+        if set(self.blocks) - {"cluster", "conv"}:
+            raise ConfigError(f"model.blocks must hold 'cluster' and 'conv' only, not {self.blocks}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How the model is trained. One step uses `batch` crops of `crop` x `crop` pixels over all devices."""
+
+    steps: int = 2_000_000  # optimiser steps of the whole schedule
+    batch: int = 16  # crops a step, over all devices
+    crop: int = 256  # side of a crop in pixels, a multiple of 64
+    metric: str = "mse"  # distortion: "mse" (lmbda * 255^2 * MSE) or "ms-ssim" (lmbda * (1 - MS-SSIM))
+    lmbda_power: float = 0.0  # weight of a sample's loss is lmbda ** -power: 0.5 keeps high rates from dominating
+    optimizer: str = "adam"  # name in training.OPTIMIZERS
+    learning_rate: float = 1e-4  # peak
+    warmup: int = 1000  # steps of linear warm-up
+    schedule: str = "cosine"  # after the warm-up: "cosine" to `final_rate`, or "hold" with a linear fall at the end
+    cooldown: float = 0.2  # share of the steps in which "hold" falls to `final_rate`
+    final_rate: float = 0.0  # last learning rate, as a share of the peak
+    grad_clip: float = 1.0  # largest global norm of a gradient
+    ema: float = 0.999  # decay of the averaged parameters that are evaluated and published
+    pca_start: bool = False  # start g_a and g_s as a transform codec (needs model.linear_path)
+    dtype: str = "float32"  # compute type of g_a, g_s, h_a: "float32" or "bfloat16"; entropy models stay float32
+    steps_per_call: int = 1  # steps inside one compiled call: more for accelerators
+    seed: int = 0
+    log_every: int = 50  # steps between rows of metrics.jsonl
+    save_every: int = 1000  # steps between checkpoints
+    eval_every: int = 5000  # steps between evaluations on the held-out photographs
+
+    def __post_init__(self):
+        if self.crop % 64 or self.crop <= 0:
+            raise ConfigError(f"train.crop must be a positive multiple of 64, not {self.crop}")
+        if self.metric not in ("mse", "ms-ssim"):
+            raise ConfigError(f"train.metric must be 'mse' or 'ms-ssim', not {self.metric!r}")
+        if self.schedule not in ("cosine", "hold"):
+            raise ConfigError(f"train.schedule must be 'cosine' or 'hold', not {self.schedule!r}")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ConfigError(f"train.dtype must be 'float32' or 'bfloat16', not {self.dtype!r}")
+        for name in ("steps", "batch", "steps_per_call", "log_every", "save_every", "eval_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One experiment: a named model and how to train it."""
+
+    name: str = "paper"
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+
+
+PAPER = Config()
+
+TINY = Config(
+    name="tiny",
+    model=ModelConfig(
+        stem_kernel=8,
+        stem_stride=8,
+        widths=(128, 192),
+        depths=(2, 2),
+        heads=(4, 4),
+        blocks=("conv", "cluster"),
+        synthesis_width=192,
+        mlp_ratio=2.0,
+        checkerboard_blocks=False,
+        linear_path=True,
+        hyper_layers=((96, 2), (64, 2)),
+        hyper_decoder_layers=((96, 2), (0, 2)),
+        hyper_channels=64,
+        feature_channels=64,
+        shared_hyper_decoder=True,
+        groups=(16, 48, 128),
+        channel_layers=((64, 3), (64, 1)),
+        channel_support="all",
+        spatial_ratios=(1.0,),
+        parameter_widths=(128,),
+        log_scale=True,
+        pqf="auxiliary",
+        pqf_slices=2,
+        pqf_ratios=(1.0,),
+        lmbdas=PAPER_LMBDAS,
+    ),
+    train=TrainConfig(
+        steps=200_000, batch=8, crop=128, lmbda_power=0.5, learning_rate=1e-3, warmup=200, pca_start=True,
+        schedule="hold", ema=0.999, save_every=1000, eval_every=5000,
+    ),
+)
+
+PRESETS = {config.name: config for config in (PAPER, TINY)}
+
+
+def preset(name: str) -> Config:
+    """The preset of that name. Raises: ConfigError naming the presets that exist."""
+    if name not in PRESETS:
+        raise ConfigError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def override(config: Config, assignments: typing.Iterable[str]) -> Config:
+    """`config` with assignments such as `train.batch=4` or `model.groups=(16, 16, 32)` applied, all at once.
+
+    Values are JSON or Python literals, or bare words for text. Raises: ConfigError for an unknown key or a wrong type.
+    """
+    import ast
+
+    changes: dict[str, dict[str, Any]] = {"": {}, "model": {}, "train": {}}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        section, _, field = key.strip().rpartition(".")
+        if not equals or section not in changes:
+            raise ConfigError(f"cannot read {text!r}: write section.key=value, for example train.batch=4")
+        owner = getattr(config, section) if section else config
+        names = [f.name for f in dataclasses.fields(owner) if not dataclasses.is_dataclass(getattr(owner, f.name))]
+        if field not in names:
+            raise ConfigError(f"no setting {key.strip()!r}; {section or 'the config'} has {', '.join(names)}")
+        try:
+            parsed = ast.literal_eval({"true": "True", "false": "False"}.get(value.strip(), value.strip()))
+        except (ValueError, SyntaxError):
+            parsed = value.strip()
+        changes[section][field] = _coerce(key, parsed, getattr(owner, field))
+    return dataclasses.replace(config, **changes[""], model=dataclasses.replace(config.model, **changes["model"]),
+                               train=dataclasses.replace(config.train, **changes["train"]))
+
+
+def to_json(config: Config) -> str:
+    """The config as JSON text; `from_json` gives it back."""
+    return json.dumps(dataclasses.asdict(config), indent=1)
+
+
+def from_json(text: str) -> Config:
+    """The config that `to_json` wrote. Raises: ConfigError for a field this version does not know."""
+    data = json.loads(text)
+    try:
+        return Config(name=data["name"], model=ModelConfig(**_tuples(data["model"])), train=TrainConfig(**_tuples(data["train"])))
+    except (TypeError, KeyError) as error:
+        raise ConfigError(f"this config was written by another version of clic_jax: {error}") from None
+
+
+def _tuples(value):
+    """JSON lists as tuples, so that a config read back is hashable and equal to the one written."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _coerce(key: str, value, old):
+    """`value` as the type of `old`, or ConfigError."""
+    value = _tuples(value)
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if isinstance(old, tuple) and isinstance(value, (int, float, str)):
+        value = (value,)
+    if type(value) is not type(old):
+        raise ConfigError(f"{key.strip()} wants {type(old).__name__}, for example {old!r}; got {value!r}")
+    return value
