@@ -1,4 +1,5 @@
 """Local attention (paper Sec. 3.3): a spatial gate after the clustering, a channel gate after the MLP of each block."""
+
 from typing import Any
 
 import jax
@@ -21,7 +22,8 @@ class SpatialGate(nn.Module):
 
 
 class ChannelGate(nn.Module):
-    """t = PW(DW(x)); out = t * sigmoid(L2(act(L1(mean_hw t)))), a squeeze to C // reduction channels, no biases in L1, L2.
+    """t = PW(DW(x)); out = t * sigmoid(L2(act(L1(mean_hw t)))), a squeeze to C // reduction channels, no biases in L1,
+    L2.
 
     [B, h, w, C] -> [B, h, w, C]. (The reference's SEAttention.)
     """

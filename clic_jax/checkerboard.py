@@ -9,11 +9,12 @@ Anchors and non-anchors are handled as packed maps of half the width, so that 1x
     A0 n0 A1 n1                A0 A1       n0 n1
     n2 A2 n3 A3    split ->    A2 A3   and n2 n3      merge is the inverse
 """
+
 import jax.numpy as jnp
 import numpy as np
 
 # Taps of the 5x5 masked convolution that link the two colours: odd distance from the centre.
-TAPS = (np.indices((5, 5)).sum(0) % 2 == 1)
+TAPS = np.indices((5, 5)).sum(0) % 2 == 1
 
 
 def anchor_mask(h: int, w: int) -> np.ndarray:

@@ -1,11 +1,14 @@
-"""Contextual clustering (paper Sec. 3.2): pixels are grouped by similarity to four centres and exchange content within a group.
+"""Contextual clustering (paper Sec. 3.2): pixels are grouped by similarity to four centres and exchange content within
+a group.
 
-Each head proposes 2x2 centres from the pooled feature map, moved by a small MLP; a pixel belongs to its most similar centre
-(hard assignment, no gradient through the choice); a centre gathers its pixels' values, weighted by similarity, and hands
-the sum back to them with the same weight. Two matrix products per head: nothing of size centres x pixels x channels exists.
+Each head proposes 2x2 centres from the pooled feature map, moved by a small MLP; a pixel belongs to its most similar
+centre (hard assignment, no gradient through the choice); a centre gathers its pixels' values, weighted by similarity,
+and hands the sum back to them with the same weight. Two matrix products per head: nothing of size centres x pixels x
+channels exists.
 
 Shapes: B batch, h w map, N = h * w pixels, E heads, M centres, D channels of a head.
 """
+
 from typing import Any
 
 import jax
@@ -47,6 +50,7 @@ def _unit(x):
 
 def max_pool_2x2(x):
     """Adaptive max pool to [B, 2, 2, C]; the two windows of an odd side share its middle, a side of 1 is repeated."""
+
     def halves(x, axis):
         n = x.shape[axis]
         return [lax.slice_in_dim(x, a * n // 2, -(-(a + 1) * n // 2), axis=axis) for a in (0, 1)]
@@ -98,11 +102,17 @@ class ClusterMixer(nn.Module):
         b, h, w, c = x.shape
         e, d = self.heads, self.head_dim
         if h % 4 or w % 4:
-            raise ValueError(f"clustering needs a map whose sides are multiples of 4, not {h}x{w}: pad the image to multiples of 64")
-        x = x + self.param("gap_scale", nn.initializers.constant(1e-5), (c,)).astype(x.dtype) * x.mean((1, 2), keepdims=True)
+            raise ValueError(
+                f"clustering needs a map whose sides are multiples of 4, not {h}x{w}: pad the image to multiples of 64"
+            )
+        x = x + self.param("gap_scale", nn.initializers.constant(1e-5), (c,)).astype(x.dtype) * x.mean(
+            (1, 2), keepdims=True
+        )
         both = Dense(2 * e * d, dtype=self.dtype, name="fc")(x).reshape(b, h, w, 2 * e, d)  # features, then values
         centers = mean_pool(both.reshape(b, h, w, -1), 2, 2).reshape(b, 2, 2, 2 * e, d)
-        centers = (centers + CenterOffset(self.offset_ratio, self.act, self.dtype, name="offset")(both)).reshape(b, 4, 2 * e, d)
+        centers = (centers + CenterOffset(self.offset_ratio, self.act, self.dtype, name="offset")(both)).reshape(
+            b, 4, 2 * e, d
+        )
         points = both.reshape(b, h * w, 2 * e, d)
         alpha = self.param("alpha", nn.initializers.ones, ())
         beta = self.param("beta", nn.initializers.zeros, ())

@@ -1,19 +1,23 @@
 """Every number that changes a result, in frozen dataclasses: the model, its training, and the three presets.
 
 An experiment is a file in `experiments/configs/` whose `get_config()` returns a `Config` made from a preset with
-`dataclasses.replace`. Dataclasses are hashable, so a config may be a static argument of `jax.jit`; a misspelt field is a
-`TypeError`, and on the command line (`--set train.batch=8`) a `ConfigError` that lists the names that exist.
+`dataclasses.replace`. Dataclasses are hashable, so a config may be a static argument of `jax.jit`; a misspelt field is
+a `TypeError`, and on the command line (`--set train.batch=8`) a `ConfigError` that lists the names that exist.
 """
+
 import dataclasses
 import json
 import typing
 from typing import Any
 
+from clic_jax.errors import UserError
+
 PAPER_LMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483)  # the paper's six mean-squared-error operating points
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be: an unknown key, a value of the wrong type, or numbers that contradict each other."""
+class ConfigError(UserError):
+    """A configuration that cannot be: an unknown key, a value of the wrong type, or numbers that contradict each
+    other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +42,26 @@ class ModelConfig:
 
     # h_a, h_mean_s, h_scale_s, h_latent_s: (channels, stride) of each 3x3 convolution
     hyper_layers: tuple[tuple[int, int], ...] = ((320, 1), (288, 1), (256, 2), (224, 1), (192, 2))  # h_a; the last is z
-    hyper_decoder_layers: tuple[tuple[int, int], ...] = ((192, 1), (224, 2), (256, 1), (288, 2), (0, 1))  # 0: its output
+    hyper_decoder_layers: tuple[tuple[int, int], ...] = (
+        (192, 1),
+        (224, 2),
+        (256, 1),
+        (288, 2),
+        (0, 1),
+    )  # 0: its output
     hyper_channels: int = 320  # channels of each of the mean and scale features
     feature_channels: int = 320  # channels of the latent feature that joins y_hat in g_s; 0: none (as CLIC_base)
     shared_hyper_decoder: bool = False  # one decoder with three outputs instead of three decoders
 
     # context: slices of y coded one after the other, each in two checkerboard steps
     groups: tuple[int, ...] = (16, 16, 32, 64, 192)  # channels of each slice, summing to M
-    channel_layers: tuple[tuple[int, int], ...] = ((224, 5), (176, 3), (128, 3), (64, 3), (0, 3))  # (width, kernel); 0: 2g
+    channel_layers: tuple[tuple[int, int], ...] = (
+        (224, 5),
+        (176, 3),
+        (128, 3),
+        (64, 3),
+        (0, 3),
+    )  # (width, kernel); 0: 2g
     channel_support: str = "first_and_previous"  # slices that a slice sees: "first_and_previous" (the code's) or "all"
     spatial_ratios: tuple[float, ...] = (1.5, 1.5, 2.0)  # widths of the masked 5x5 convolutions, in multiples of g
     parameter_widths: tuple[int, ...] = (640, 512)  # hidden widths of the 1x1 network that ends in (mean, scale)
@@ -74,15 +90,22 @@ class ModelConfig:
         stages = len(self.widths)
         for name in ("depths", "heads", "blocks"):
             if len(getattr(self, name)) != stages:
-                raise ConfigError(f"model.{name} has {len(getattr(self, name))} entries, model.widths has {stages}: one a stage")
+                raise ConfigError(
+                    f"model.{name} has {len(getattr(self, name))} entries, model.widths has {stages}: one a stage"
+                )
         if self.stem_stride * 2 ** (stages - 1) != 16:
             raise ConfigError(f"model.stem_stride {self.stem_stride} with {stages} stages does not give a stride of 16")
         if sum(self.groups) != self.latent_channels:
-            raise ConfigError(f"model.groups sum to {sum(self.groups)}, but y has {self.latent_channels} channels (model.widths)")
+            raise ConfigError(
+                f"model.groups sum to {sum(self.groups)}, but y has {self.latent_channels} channels (model.widths)"
+            )
         if list(self.lmbdas) != sorted(set(self.lmbdas)) or min(self.lmbdas, default=0) <= 0:
             raise ConfigError(f"model.lmbdas must be positive and rising, not {self.lmbdas}")
-        allowed = {"activation": ("gelu", "leaky_relu"), "pqf": ("joint", "auxiliary", "none"),
-                   "channel_support": ("first_and_previous", "all")}
+        allowed = {
+            "activation": ("gelu", "leaky_relu"),
+            "pqf": ("joint", "auxiliary", "none"),
+            "channel_support": ("first_and_previous", "all"),
+        }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ConfigError(f"model.{name} must be one of {', '.join(values)}, not {getattr(self, name)!r}")
@@ -170,8 +193,17 @@ TINY = Config(
         lmbdas=PAPER_LMBDAS,
     ),
     train=TrainConfig(
-        steps=200_000, batch=8, crop=128, lmbda_power=0.5, learning_rate=1e-3, warmup=200, pca_start=True,
-        schedule="hold", ema=0.999, save_every=1000, eval_every=5000,
+        steps=200_000,
+        batch=8,
+        crop=128,
+        lmbda_power=0.5,
+        learning_rate=1e-3,
+        warmup=200,
+        pca_start=True,
+        schedule="hold",
+        ema=0.999,
+        save_every=1000,
+        eval_every=5000,
     ),
 )
 
@@ -207,8 +239,12 @@ def override(config: Config, assignments: typing.Iterable[str]) -> Config:
         except (ValueError, SyntaxError):
             parsed = value.strip()
         changes[section][field] = _coerce(key, parsed, getattr(owner, field))
-    return dataclasses.replace(config, **changes[""], model=dataclasses.replace(config.model, **changes["model"]),
-                               train=dataclasses.replace(config.train, **changes["train"]))
+    return dataclasses.replace(
+        config,
+        **changes[""],
+        model=dataclasses.replace(config.model, **changes["model"]),
+        train=dataclasses.replace(config.train, **changes["train"]),
+    )
 
 
 def to_json(config: Config) -> str:
@@ -220,7 +256,9 @@ def from_json(text: str) -> Config:
     """The config that `to_json` wrote. Raises: ConfigError for a field this version does not know."""
     data = json.loads(text)
     try:
-        return Config(name=data["name"], model=ModelConfig(**_tuples(data["model"])), train=TrainConfig(**_tuples(data["train"])))
+        return Config(
+            name=data["name"], model=ModelConfig(**_tuples(data["model"])), train=TrainConfig(**_tuples(data["train"]))
+        )
     except (TypeError, KeyError) as error:
         raise ConfigError(f"this config was written by another version of clic_jax: {error}") from None
 

@@ -1,15 +1,18 @@
-"""The distribution of y given what is already decoded (paper Sec. 3.4): slices of channels, each in two checkerboard steps.
+"""The distribution of y given what is already decoded (paper Sec. 3.4): slices of channels, each in two checkerboard
+steps.
 
-`code_slices` is the only place that knows the order. Training, the encoder and the decoder differ in the function they hand
-it, which turns (mean, scale) of one half of one slice into that half's y_hat: by rounding the true y, or by reading a file.
+`code_slices` is the only place that knows the order. Training, the encoder and the decoder differ in the function they
+hand it, which turns (mean, scale) of one half of one slice into that half's y_hat: by rounding the true y, or by
+reading a file.
 """
+
 import jax.numpy as jnp
 from flax import linen as nn
 
 from clic_jax.checkerboard import merge, split
 from clic_jax.config import ModelConfig
 from clic_jax.entropy import SCALE_MAX, SCALE_MIN
-from clic_jax.layers import Conv, Dense, activation
+from clic_jax.layers import Conv, activation
 from clic_jax.quantize import lower_bound
 
 
@@ -23,7 +26,9 @@ class ConvStack(nn.Module):
     @nn.compact
     def __call__(self, x):
         for i, (width, kernel) in enumerate(self.layers):
-            x = Conv(width, kernel, checkerboard=self.checkerboard, name=f"conv{i}")(activation(self.act)(x) if i else x)
+            x = Conv(width, kernel, checkerboard=self.checkerboard, name=f"conv{i}")(
+                activation(self.act)(x) if i else x
+            )
         return x
 
 
@@ -39,12 +44,15 @@ class ContextModel(nn.Module):
     def setup(self):
         c = self.config
         act = c.activation
-        self.channel = [ConvStack(tuple((width or 2 * g, k) for width, k in c.channel_layers), act) for g in c.groups[1:]]
+        self.channel = [
+            ConvStack(tuple((width or 2 * g, k) for width, k in c.channel_layers), act) for g in c.groups[1:]
+        ]
         self.spatial = [ConvStack(tuple((int(r * g), 5) for r in c.spatial_ratios), act, True) for g in c.groups]
         self.parameters = [ConvStack(tuple((w, 1) for w in (*c.parameter_widths, 2 * g)), act) for g in c.groups]
 
     def support(self, k: int, decoded: list, features):
-        """What slice k may see at every position: earlier slices' y_hat [B, h, w, g] through a network, and hyper features."""
+        """What slice k may see at every position: earlier slices' y_hat [B, h, w, g] through a network, and hyper
+        features."""
         if k == 0:
             return features
         seen = decoded if self.config.channel_support == "all" or k == 1 else [decoded[0], decoded[-1]]
@@ -64,7 +72,8 @@ class ContextModel(nn.Module):
 
 
 def code_slices(context: ContextModel, features, code):
-    """Runs the schedule: for each slice, anchors from (hyper, channel) context, then non-anchors with the anchors as well.
+    """Runs the schedule: for each slice, anchors from (hyper, channel) context, then non-anchors with the anchors as
+    well.
 
     Args:
       context: the networks (or anything with its three methods).

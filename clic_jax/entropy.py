@@ -2,6 +2,7 @@
 
 Everything here is float32 whatever the compute type of the transforms, and counts bits, not nats or likelihoods.
 """
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -38,8 +39,9 @@ def gaussian_bits(y, mean, scale):
 class FactorizedPrior(nn.Module):
     """A learned cumulative for each channel of z, independent of place (Balle et al. 2018, appendix 6.1).
 
-    The cumulative's logit is a monotone network 1-3-3-3-3-1 a channel. `median` [N] is the offset of the rounding grid; it is
-    read from the authors' weights and stays 0 in ours (deviates: no auxiliary loss; the bias of h_a's last layer moves z).
+    The cumulative's logit is a monotone network 1-3-3-3-3-1 a channel. `median` [N] is the offset of the rounding grid;
+    it is read from the authors' weights and stays 0 in ours (deviates: no auxiliary loss; the bias of h_a's last layer
+    moves z).
     """
 
     filters: tuple[int, ...] = (3, 3, 3, 3)
@@ -55,7 +57,9 @@ class FactorizedPrior(nn.Module):
         for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:])):
             start = jnp.log(jnp.expm1(1 / spread / fan_out))
             matrix = self.param(f"matrix{i}", nn.initializers.constant(start), (n, fan_out, fan_in))
-            bias = self.param(f"bias{i}", lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -0.5, 0.5), (n, fan_out))
+            bias = self.param(
+                f"bias{i}", lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -0.5, 0.5), (n, fan_out)
+            )
             factor = self.param(f"factor{i}", nn.initializers.zeros, (n, fan_out)) if i + 2 < len(sizes) else None
             layers.append((matrix, bias, factor))
         median = self.param("median", nn.initializers.zeros, (n,))
@@ -72,7 +76,8 @@ class FactorizedPrior(nn.Module):
 
 
 def logit_likelihood(logits, v):
-    """P(v - 0.5 < Z < v + 0.5) from a cumulative's logit function; the side of the smaller tail is used for precision."""
+    """P(v - 0.5 < Z < v + 0.5) from a cumulative's logit function; the side of the smaller tail is used for
+    precision."""
     lower, upper = logits(v - 0.5), logits(v + 0.5)
     sign = -lax.stop_gradient(jnp.sign(lower + upper))
     return jnp.abs(jax.nn.sigmoid(sign * upper) - jax.nn.sigmoid(sign * lower))

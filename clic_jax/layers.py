@@ -3,6 +3,7 @@
 Layouts and padding follow the published model (symmetric zero padding, also for stride 2, where XLA's SAME is not), the
 formulations are the ones that are quick in XLA: 1x1 convolutions as matrix products, depthwise ones as shifted sums.
 """
+
 from typing import Any
 
 import jax
@@ -26,10 +27,11 @@ def activation(name: str):
 
 
 class Conv(nn.Module):
-    """Convolution with bias, zero padding kernel // 2 on all sides: [B, H, W, C] -> [B, H / stride, W / stride, features].
+    """Convolution with bias, zero padding kernel // 2 on all sides: [B, H, W, C] -> [B, H / stride, W / stride,
+    features].
 
-    `checkerboard=True` keeps only the taps at odd distance from the centre (12 of 25 for a 5x5 kernel), inside the graph,
-    so that dead taps have no gradient (deviates: the published code zeroes the weights in place).
+    `checkerboard=True` keeps only the taps at odd distance from the centre (12 of 25 for a 5x5 kernel), inside the
+    graph, so that dead taps have no gradient (deviates: the published code zeroes the weights in place).
     """
 
     features: int
@@ -53,8 +55,9 @@ class Conv(nn.Module):
         if k == 1:
             x = x @ kernel
         else:
-            x = lax.conv_general_dilated(x, kernel, (self.stride,) * 2, ((k // 2, k // 2),) * 2,
-                                         dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            x = lax.conv_general_dilated(
+                x, kernel, (self.stride,) * 2, ((k // 2, k // 2),) * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
         if self.use_bias:
             x = x + self.param("bias", self.bias_init or init, (self.features,)).astype(x.dtype)
         return x
@@ -68,21 +71,29 @@ def Dense(features: int, *, scale: float | None = None, **kwargs) -> Conv:
 
 
 class Depthwise(nn.Module):
-    """Depthwise 3x3 convolution with bias as nine shifted products (grouped convolutions are 20 times slower on a CPU)."""
+    """Depthwise 3x3 convolution with bias as nine shifted products (grouped convolutions are 20 times slower on a
+    CPU)."""
 
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x):
-        h, w, c = x.shape[1:]
-        kernel = self.param("kernel", fan_in_uniform(9), (3, 3, c)).astype(self.dtype or x.dtype)
-        bias = self.param("bias", fan_in_uniform(9), (c,)).astype(self.dtype or x.dtype)
-        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        return bias + sum(kernel[i, j] * x[:, i:i + h, j:j + w] for i in range(3) for j in range(3))
+        kernel = self.param("kernel", fan_in_uniform(9), (3, 3, x.shape[-1])).astype(self.dtype or x.dtype)
+        bias = self.param("bias", fan_in_uniform(9), (x.shape[-1],)).astype(self.dtype or x.dtype)
+        return bias + depthwise3x3(x, kernel)
+
+
+@jax.jit  # a named call, so that `experiments.complexity` can find it in a jaxpr; XLA inlines it
+def depthwise3x3(x, kernel):
+    """Depthwise correlation of [B, H, W, C] with kernel [3, 3, C], zero padding 1."""
+    h, w = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return sum(kernel[i, j] * x[:, i : i + h, j : j + w] for i in range(3) for j in range(3))
 
 
 class ChannelNorm(nn.Module):
-    """Layer norm over the channels of each pixel, population variance, eps 1e-6, in float32 whatever the compute type."""
+    """Layer norm over the channels of each pixel, population variance, eps 1e-6, in float32 whatever the compute
+    type."""
 
     @nn.compact
     def __call__(self, x):
@@ -95,7 +106,8 @@ class ChannelNorm(nn.Module):
 
 
 class TokenMLP(nn.Module):
-    """Per-pixel MLP, C -> int(ratio * C) -> C (the paper's TokenMLP; its initial weights are N(0, 0.02), biases zero)."""
+    """Per-pixel MLP, C -> int(ratio * C) -> C (the paper's TokenMLP; its initial weights are N(0, 0.02), biases
+    zero)."""
 
     ratio: float
     act: str = "gelu"
@@ -108,7 +120,8 @@ class TokenMLP(nn.Module):
 
 
 def depth_to_space(x, block: int = 2):
-    """[B, H, W, C * block^2] -> [B, H * block, W * block, C]; input channel (c * block + i) * block + j is pixel (i, j)."""
+    """[B, H, W, C * block^2] -> [B, H * block, W * block, C]; input channel (c * block + i) * block + j is pixel (i,
+    j)."""
     b, h, w, c = x.shape
     x = x.reshape(b, h, w, c // block**2, block, block)
     return x.transpose(0, 1, 4, 2, 5, 3).reshape(b, h * block, w * block, c // block**2)
@@ -124,8 +137,8 @@ def space_to_depth(x, block: int = 2):
 class PatchMerge(nn.Module):
     """Halves the resolution: per-pixel MLP, 2x2 pixels joined, norm, 1x1 to `features` (the reference's MergingProj).
 
-    The joined channels are block-major, blocks in the order (row 0, col 0), (1, 0), (0, 1), (1, 1). With `linear` the MLP and
-    the norm are left out, so that the layer can start as a principal-component transform.
+    The joined channels are block-major, blocks in the order (row 0, col 0), (1, 0), (0, 1), (1, 1). With `linear` the
+    MLP and the norm are left out, so that the layer can start as a principal-component transform.
     """
 
     features: int
@@ -145,7 +158,8 @@ class PatchMerge(nn.Module):
 
 
 class PatchSplit(nn.Module):
-    """Doubles the resolution: 1x1 or 3x3 convolution to 4 * features, then depth to space (UnshuffleProj, and subpel)."""
+    """Doubles the resolution: 1x1 or 3x3 convolution to 4 * features, then depth to space (UnshuffleProj, and
+    subpel)."""
 
     features: int
     kernel: int = 1
@@ -159,7 +173,8 @@ class PatchSplit(nn.Module):
 class Deconv(nn.Module):
     """Transposed convolution with bias, output exactly `stride` times the input; kernel [k, k, C, features].
 
-    The kernel is stored as a convolution over the zero-dilated input wants it: that of PyTorch, flipped, in and out swapped.
+    The kernel is stored as a convolution over the zero-dilated input wants it: that of PyTorch, flipped, in and out
+    swapped.
     """
 
     features: int
@@ -174,12 +189,16 @@ class Deconv(nn.Module):
         kernel = self.param("kernel", init, (k, k, c, self.features)).astype(self.dtype or x.dtype)
         before = k - 1 - k // 2
         pads = ((before, s - 1 + k - 1 - before),) * 2  # output_padding = stride - 1 goes to the far side
-        x = lax.conv_general_dilated(x, kernel, (1, 1), pads, lhs_dilation=(s, s), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = lax.conv_general_dilated(
+            x, kernel, (1, 1), pads, lhs_dilation=(s, s), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
         return x + self.param("bias", init, (self.features,)).astype(x.dtype)
 
 
 def positions(h: int, w: int) -> np.ndarray:
-    """Coordinate channels [H, W, 2]: row and column, each from -0.5 to 0.5 over the image (the paper's positional map)."""
+    """Coordinate channels [H, W, 2]: row and column, each from -0.5 to 0.5 over the image (the paper's positional
+    map)."""
+
     def line(n):
         return np.arange(n, dtype=np.float32) / max(n - 1, 1) - 0.5
 

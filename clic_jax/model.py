@@ -4,9 +4,10 @@
                    |                          ^        |                                  ^
                    +-> h_a -> z -> round -> z_hat -> h_s: mean, scale features ------- latent feature
 
-One graph serves training and evaluation. Rates are differentiable where the caller gives a key (noise instead of rounding);
-the image is always synthesised from straight-through-rounded values, which are those a file would hold.
+One graph serves training and evaluation. Rates are differentiable where the caller gives a key (noise instead of
+rounding); the image is always synthesised from straight-through-rounded values, which are those a file would hold.
 """
+
 from typing import Any, NamedTuple
 
 import jax
@@ -54,12 +55,14 @@ class CLIC(nn.Module):
                 self.h_latent_s = HyperSynthesis(c, c.feature_channels)
         self.prior = FactorizedPrior()
         self.context = ContextModel(c)
-        self.basis = [pqf.Basis(c, g) for g in c.groups[:c.pqf_slices]] if c.pqf != "none" else []
+        self.basis = [pqf.Basis(c, g) for g in c.groups[: c.pqf_slices]] if c.pqf != "none" else []
         if c.variable_rate:
             start = 0.5 * np.log(np.asarray(c.lmbdas) / reference_lmbda(c))[:, None]
             shape = (len(c.lmbdas), c.latent_channels)
             self.log_gain = self.param("log_gain", lambda _, s: jnp.broadcast_to(jnp.float32(start), s), shape)
-            self.log_inverse = self.param("log_inverse_gain", lambda _, s: jnp.broadcast_to(jnp.float32(-start), s), shape)
+            self.log_inverse = self.param(
+                "log_inverse_gain", lambda _, s: jnp.broadcast_to(jnp.float32(-start), s), shape
+            )
 
     def __call__(self, x, lmbda=None, *, key=None) -> Output:
         """Codes x.
@@ -86,7 +89,9 @@ class CLIC(nn.Module):
             value = halves[k][colour]
             scale = gaussian_scale(c, raw, gain_of[k])
             y_hat = round_ste(value - mean) + mean
-            spent.append(gaussian_bits(y_hat if noise is None else value + noise[k][colour], mean, scale).sum((1, 2, 3)))
+            spent.append(
+                gaussian_bits(y_hat if noise is None else value + noise[k][colour], mean, scale).sum((1, 2, 3))
+            )
             means.append(mean)
             scales.append(scale)
             return y_hat
@@ -96,18 +101,31 @@ class CLIC(nn.Module):
         corrected, pqf_residual, coefficients = self.filter(y, decoded)
         shown = corrected if c.pqf == "joint" else y_hat
         x_hat = self.synthesise(shown, feature, log_inverse)
-        tensors = dict(y=y, z=z, z_hat=z_hat, y_hat=y_hat, y_hat_corrected=corrected, features=features, feature=feature,
-                       coefficients=coefficients, z_likelihood=z_likelihood, means=means, scales=scales)
+        tensors = dict(
+            y=y,
+            z=z,
+            z_hat=z_hat,
+            y_hat=y_hat,
+            y_hat_corrected=corrected,
+            features=features,
+            feature=feature,
+            coefficients=coefficients,
+            z_likelihood=z_likelihood,
+            means=means,
+            scales=scales,
+        )
         return Output(x_hat, sum(spent), bits(z_likelihood).sum((1, 2, 3)), pqf_residual, tensors)
 
     def analyse(self, x, lmbda=None):
-        """x -> (y in quantisation steps, z, log inverse gain, log gain); gains [B, 1, 1, M], 0 for a fixed-rate model."""
+        """x -> (y in quantisation steps, z, log inverse gain, log gain); gains [B, 1, 1, M], 0 for a fixed-rate
+        model."""
         log_gain, log_inverse = self.gains(lmbda)
         y = self.g_a(x) * jnp.exp(log_gain)
         return y, self.h_a(y), log_inverse, log_gain
 
     def gains(self, lmbda):
-        """(log gain, log inverse gain) [B, 1, 1, M] for lmbda [B], linear in log lmbda between the anchors of the config.
+        """(log gain, log inverse gain) [B, 1, 1, M] for lmbda [B], linear in log lmbda between the anchors of the
+        config.
 
         Source: per-channel gain vectors, Cui et al. 2021 (asymmetric gained deep image compression).
         """
@@ -115,11 +133,14 @@ class CLIC(nn.Module):
             return 0.0, 0.0
         anchors = jnp.log(jnp.float32(self.config.lmbdas))
         where = jnp.interp(jnp.log(lmbda), anchors, jnp.arange(len(anchors), dtype=jnp.float32))
-        weights = jnp.maximum(0.0, 1 - jnp.abs(where[:, None] - jnp.arange(len(anchors))))  # [B, anchors], rows sum to 1
+        weights = jnp.maximum(
+            0.0, 1 - jnp.abs(where[:, None] - jnp.arange(len(anchors)))
+        )  # [B, anchors], rows sum to 1
         return (weights @ self.log_gain)[:, None, None], (weights @ self.log_inverse)[:, None, None]
 
     def hyper_features(self, z_hat):
-        """z_hat [B, h/4, w/4, N] -> (mean and scale features [B, h, w, 2C] of the entropy model, latent feature for g_s or None)."""
+        """z_hat [B, h/4, w/4, N] -> (mean and scale features [B, h, w, 2C] of the entropy model, latent feature for g_s
+        or None)."""
         c = self.config
         if c.shared_hyper_decoder:
             both, feature = jnp.split(self.h_s(z_hat), [2 * c.hyper_channels], axis=-1)
@@ -128,7 +149,8 @@ class CLIC(nn.Module):
         return both, self.h_latent_s(z_hat) if c.feature_channels else None
 
     def filter(self, y, decoded):
-        """GuidedPQF on y_hat (list of slices): (corrected y_hat, share of the error's energy left [B], coefficients [B, C, A]).
+        """GuidedPQF on y_hat (list of slices): (corrected y_hat, share of the error's energy left [B], coefficients [B,
+        C, A]).
 
         In "auxiliary" form the basis networks learn from that share alone: nothing flows back into y or y_hat.
         """
@@ -145,7 +167,9 @@ class CLIC(nn.Module):
         corrections = jnp.concatenate(parts, -1)
         n = corrections.shape[-1]
         error = y[..., :n] - jnp.concatenate(decoded, -1)[..., :n]
-        left = jnp.square(error - corrections).sum((1, 2, 3)) / (lax.stop_gradient(jnp.square(error).sum((1, 2, 3))) + 1e-9)
+        left = jnp.square(error - corrections).sum((1, 2, 3)) / (
+            lax.stop_gradient(jnp.square(error).sum((1, 2, 3))) + 1e-9
+        )
         corrected = y_hat + jnp.pad(corrections, ((0, 0),) * 3 + ((0, y.shape[-1] - n),))
         return corrected, left, jnp.concatenate(coefficients, 1)
 
@@ -166,7 +190,8 @@ def reference_lmbda(config: ModelConfig) -> float:
 
 
 def init_params(config: ModelConfig, seed: int = 0):
-    """Initial parameters, as one compiled program (rbg keys: their generator compiles quickly, values differ by platform)."""
+    """Initial parameters, as one compiled program (rbg keys: their generator compiles quickly, values differ by
+    platform)."""
     x = jnp.zeros((1, 64, 64, 3))
     lmbda = jnp.full((1,), config.lmbdas[0])
     return jax.jit(CLIC(config).init)(jax.random.key(seed, impl="rbg"), x, lmbda)["params"]

@@ -1,8 +1,9 @@
 """Guided Post-Quantisation Filtering (paper Sec. 3.5): the encoder sends a few numbers that move y_hat back towards y.
 
-A network turns the decoded y_hat into A basis maps for each channel; the encoder fits the residual y - y_hat in their span,
-one least-squares problem an image and channel. The correction is added to **y_hat**: what the decoder has.
+A network turns the decoded y_hat into A basis maps for each channel; the encoder fits the residual y - y_hat in their
+span, one least-squares problem an image and channel. The correction is added to **y_hat**: what the decoder has.
 """
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
@@ -26,10 +27,11 @@ class Basis(nn.Module):
 
 
 def orthonormal(basis):
-    """Gram-Schmidt over the last axis, each map to a mean square of 1 over the image: [B, h, w, C, A] -> the same shape.
+    """Gram-Schmidt over the last axis, each map to a mean square of 1 over the image: [B, h, w, C, A] -> the same
+    shape.
 
-    A vanishing or dependent map becomes (nearly) zero instead of noise: the fit is regularised. With unit maps and a residual
-    of rounding, |residual| <= 0.5, every coefficient lies in [-0.5, 0.5] whatever the network does.
+    A vanishing or dependent map becomes (nearly) zero instead of noise: the fit is regularised. With unit maps and a
+    residual of rounding, |residual| <= 0.5, every coefficient lies in [-0.5, 0.5] whatever the network does.
     """
     maps = []
     for a in range(basis.shape[-1]):

@@ -1,4 +1,6 @@
-"""The border between reals and integers: straight-through rounding, additive noise, and the lower bound with a usable gradient."""
+"""The border between reals and integers: straight-through rounding, additive noise, and the lower bound with a usable
+gradient."""
+
 import jax
 import jax.numpy as jnp
 from jax import lax

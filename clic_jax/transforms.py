@@ -1,4 +1,6 @@
-"""The four transforms: g_a (image to latent y), g_s (latent to image), h_a (y to hyper-latent z), h_s (z to side features)."""
+"""The four transforms: g_a (image to latent y), g_s (latent to image), h_a (y to hyper-latent z), h_s (z to side
+features)."""
+
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,7 +10,17 @@ from clic_jax.attention import ChannelGate, SpatialGate
 from clic_jax.checkerboard import anchor_mask
 from clic_jax.clustering import ClusterMixer
 from clic_jax.config import ModelConfig
-from clic_jax.layers import ChannelNorm, Conv, Deconv, PatchMerge, PatchSplit, TokenMLP, activation, depth_to_space, positions
+from clic_jax.layers import (
+    ChannelNorm,
+    Conv,
+    Deconv,
+    PatchMerge,
+    PatchSplit,
+    TokenMLP,
+    activation,
+    depth_to_space,
+    positions,
+)
 
 
 class ClusterBlock(nn.Module):
@@ -30,8 +42,8 @@ class ClusterBlock(nn.Module):
 class CheckerboardBlock(nn.Module):
     """The sum of two cluster blocks, one on the anchors (the rest zeroed) and one on the non-anchors.
 
-    As published: each branch runs on the full zero-filled map and its output is not masked again, so the empty pixels take
-    part in means, clusters and convolutions.
+    As published: each branch runs on the full zero-filled map and its output is not masked again, so the empty pixels
+    take part in means, clusters and convolutions.
     """
 
     config: ModelConfig
@@ -97,7 +109,8 @@ class Analysis(nn.Module):
 
 
 class PatchStem(nn.Module):
-    """Strided first convolution of g_a; when the kernel equals the stride it is a product over non-overlapping patches."""
+    """Strided first convolution of g_a; when the kernel equals the stride it is a product over non-overlapping
+    patches."""
 
     features: int
     kernel: int
@@ -153,7 +166,8 @@ class HyperAnalysis(nn.Module):
 class HyperSynthesis(nn.Module):
     """One hyper decoder: z_hat [B, h/4, w/4, N] -> [B, h, w, features] float32.
 
-    3x3 convolutions of `hyper_decoder_layers`, in their sub-pixel form where the stride is 2; a width of 0 stands for `features`.
+    3x3 convolutions of `hyper_decoder_layers`, in their sub-pixel form where the stride is 2; a width of 0 stands for
+    `features`.
     """
 
     config: ModelConfig

@@ -1,4 +1,6 @@
-"""The Flax modules against fixtures computed with the authors' code: values, gradients, and every decision of the whole model."""
+"""The Flax modules against fixtures computed with the authors' code: values, gradients, and every decision of the whole
+model."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,7 @@ def nhwc(x):
 
 
 def state_of(arrays, prefix="param/"):
-    return {"m." + name[len(prefix):]: value for name, value in arrays.items() if name.startswith(prefix)}
+    return {"m." + name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
 
 
 def close(ours, theirs, atol=1e-5):
@@ -33,7 +35,9 @@ def close(ours, theirs, atol=1e-5):
 
 def check_gradients(loader, module, arrays):
     """d sum(y * cotangent) for the input and every parameter, converted by the loader itself."""
-    grads = {"m." + name[len("grad/param/"):]: value for name, value in arrays.items() if name.startswith("grad/param/")}
+    grads = {
+        "m." + name[len("grad/param/") :]: value for name, value in arrays.items() if name.startswith("grad/param/")
+    }
     params = loader(state_of(arrays), "m")
     expected = loader(dict(grads), "m")
 
@@ -54,7 +58,10 @@ def close_relative(ours, theirs):
 MODULES = {
     "grouper": (lambda s, n: reference.grouper(s, n), clustering.ClusterMixer(3, 8)),
     "cluster_block_even": (lambda s, n: reference.cluster_block(s, n + "."), transforms.ClusterBlock(BLOCK, 2)),
-    "cluster_block_odd": (lambda s, n: reference.checkerboard_block(s, n + "."), transforms.CheckerboardBlock(BLOCK, 2)),
+    "cluster_block_odd": (
+        lambda s, n: reference.checkerboard_block(s, n + "."),
+        transforms.CheckerboardBlock(BLOCK, 2),
+    ),
     "layernorm2d": (reference.norm, layers.ChannelNorm()),
     "spatial_gate": (reference.spatial_gate, attention.SpatialGate()),
     "se_attention": (reference.channel_gate, attention.ChannelGate()),
@@ -90,7 +97,12 @@ def test_convolutions(golden):
     up = layers.Deconv(3, 5, 2).apply({"params": reference.deconv(state, "m.deconv5s2")}, down)
     small = layers.Conv(4, 3, 2).apply({"params": reference.conv(state, "m.conv3s2")}, down)
     subpel = layers.PatchSplit(3, 3).apply({"params": {"expand": reference.conv(state, "m.subpel.0")}}, small)
-    for ours, name in ((down, "conv5s2"), (up, "deconv5s2_of_conv5s2"), (small, "conv3s2_of_conv5s2"), (subpel, "subpel_of_conv3s2")):
+    for ours, name in (
+        (down, "conv5s2"),
+        (up, "deconv5s2_of_conv5s2"),
+        (small, "conv3s2_of_conv5s2"),
+        (subpel, "subpel_of_conv3s2"),
+    ):
         close(ours, nhwc(arrays[f"out/{name}"]))
 
 
@@ -105,7 +117,9 @@ def test_checkerboard_convolutions(golden):
 
 def test_factorized_prior(golden):
     arrays = golden("entropy_bottleneck")
-    params = reference.bottleneck({k: v for k, v in state_of(arrays).items() if "target" not in k and "bound" not in k}, "m.")
+    params = reference.bottleneck(
+        {k: v for k, v in state_of(arrays).items() if "target" not in k and "bound" not in k}, "m."
+    )
     prior = entropy.FactorizedPrior()
 
     def likelihood(params, v, rounded):
@@ -117,7 +131,9 @@ def test_factorized_prior(golden):
     close(z_hat, nhwc(arrays["out/x_hat_eval"]))
     np.testing.assert_allclose(np.maximum(rounded, 1e-9), nhwc(arrays["out/likelihood_eval"]), rtol=1e-4, atol=1e-9)
     raw, _ = likelihood(params, x, False)
-    np.testing.assert_allclose(np.maximum(raw, 1e-9), nhwc(arrays["out/likelihood_raw_with_lower_bound"]), rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(
+        np.maximum(raw, 1e-9), nhwc(arrays["out/likelihood_raw_with_lower_bound"]), rtol=1e-4, atol=1e-9
+    )
 
     d_params, d_x = jax.grad(lambda p, v: entropy.bits(likelihood(p, v, False)[0]).sum(), (0, 1))(params, x)
     close_relative(d_x, nhwc(arrays["grad/in/x_of_sum_-log2_raw_likelihood_lb"]))
@@ -131,7 +147,9 @@ def test_factorized_prior(golden):
 def test_factorized_prior_quantiles(golden):
     """The reference's auxiliary loss and its gradient, from our logit function (we train without it)."""
     arrays = golden("entropy_bottleneck")
-    params = reference.bottleneck({k: v for k, v in state_of(arrays).items() if "target" not in k and "bound" not in k}, "m.")
+    params = reference.bottleneck(
+        {k: v for k, v in state_of(arrays).items() if "target" not in k and "bound" not in k}, "m."
+    )
 
     def aux(quantiles):
         _, logits = entropy.FactorizedPrior().apply({"params": params}, quantiles)
@@ -173,28 +191,46 @@ def test_guided_least_squares(golden):
     correction = pqf.apply(maps, coefficients)
     close(y_hat + correction, nhwc(arrays["out/y_hat_corrected"]))
     np.testing.assert_allclose(-jnp.square(correction).sum(), arrays["out/loss_for_guided"][0], rtol=1e-4)
-    solved = np.stack([[np.linalg.lstsq(raw[b, ..., c, :].reshape(-1, 2), (y - y_hat)[b, ..., c].ravel(), rcond=None)[0]
-                        for c in range(4)] for b in range(2)])
+    solved = np.stack(
+        [
+            [
+                np.linalg.lstsq(raw[b, ..., c, :].reshape(-1, 2), (y - y_hat)[b, ..., c].ravel(), rcond=None)[0]
+                for c in range(4)
+            ]
+            for b in range(2)
+        ]
+    )
     np.testing.assert_allclose(solved, arrays["out/A"], rtol=1e-3, atol=1e-5)
 
 
 REDUCED = ModelConfig(
-    widths=(16, 32, 48, 40), heads=(2, 2, 3, 3), head_dim=8, synthesis_width=80, groups=(2, 2, 4, 8, 24),
-    hyper_layers=((40, 1), (36, 1), (32, 2), (28, 1), (32, 2)), hyper_decoder_layers=((32, 1), (28, 2), (32, 1), (36, 2), (0, 1)),
-    hyper_channels=40, feature_channels=40, channel_layers=((28, 5), (22, 3), (16, 3), (8, 3), (0, 3)), parameter_widths=(80, 64),
+    widths=(16, 32, 48, 40),
+    heads=(2, 2, 3, 3),
+    head_dim=8,
+    synthesis_width=80,
+    groups=(2, 2, 4, 8, 24),
+    hyper_layers=((40, 1), (36, 1), (32, 2), (28, 1), (32, 2)),
+    hyper_decoder_layers=((32, 1), (28, 2), (32, 1), (36, 2), (0, 1)),
+    hyper_channels=40,
+    feature_channels=40,
+    channel_layers=((28, 5), (22, 3), (16, 3), (8, 3), (0, 3)),
+    parameter_widths=(80, 64),
 )
 
 
 @pytest.fixture(scope="module")
 def reduced(golden):
     """The reduced whole model's parameters."""
-    state = {name[len("param/"):]: value for name, value in golden("model_params").items() if name.startswith("param/")}
+    state = {
+        name[len("param/") :]: value for name, value in golden("model_params").items() if name.startswith("param/")
+    }
     return reference.from_reference(state, REDUCED)
 
 
 @pytest.mark.parametrize("size", ["64x64", "128x64"])
 def test_whole_model(golden, reduced, size):
-    """Values to 1e-5, decisions exactly: every rounded symbol of z and y, the least squares, the image, and the bits."""
+    """Values to 1e-5, decisions exactly: every rounded symbol of z and y, the least squares, the image, and the
+    bits."""
     arrays = golden(f"model_{size}")
     out = jax.jit(CLIC(REDUCED).apply)({"params": reduced}, nhwc(arrays["in/x"] if "in/x" in arrays else arrays["x"]))
     get = {key.split("/")[-1]: value for key, value in arrays.items() if not key.startswith("mid/")}
@@ -204,14 +240,21 @@ def test_whole_model(golden, reduced, size):
     close(out.x_hat, nhwc(get["x_hat"]), atol=2e-5)
     mask = anchor_mask(*out.tensors["y"].shape[1:3])
     for name in ("means", "scales"):
-        ours = np.concatenate([np.where(mask[..., None], *(spread(half, mask, c) for c, half in enumerate(pair)))
-                               for pair in zip(out.tensors[name][::2], out.tensors[name][1::2])], -1)
+        ours = np.concatenate(
+            [
+                np.where(mask[..., None], *(spread(half, mask, c) for c, half in enumerate(pair)))
+                for pair in zip(out.tensors[name][::2], out.tensors[name][1::2])
+            ],
+            -1,
+        )
         close(ours, nhwc(get[name]))
         if name == "means":
             symbols = np.round(np.asarray(out.tensors["y_hat"]) - ours)
             np.testing.assert_array_equal(symbols, np.round(nhwc(get["y_hat"]) - nhwc(get["means"])))
-    np.testing.assert_array_equal(np.round(out.tensors["z_hat"] - reduced["prior"]["median"]),
-                                  np.round(nhwc(get["z_hat"]) - reduced["prior"]["median"]))
+    np.testing.assert_array_equal(
+        np.round(out.tensors["z_hat"] - reduced["prior"]["median"]),
+        np.round(nhwc(get["z_hat"]) - reduced["prior"]["median"]),
+    )
     close(out.tensors["features"], np.concatenate([nhwc(get["latent_means"]), nhwc(get["latent_scales"])], -1))
     close(out.tensors["feature"], nhwc(get["latent_feature"]))
     np.testing.assert_allclose(out.bits_y + out.bits_z, np.ravel(get["estimated_bits"]), rtol=1e-4)

@@ -1,0 +1,43 @@
+# Everything runs in .venv, which the first command makes from requirements.txt.
+PYTHON ?= python3
+RUN = .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow lint referee clean
+
+help:
+	@echo "make demo      train the tiny model for two minutes on sample photographs and code a held-out one"
+	@echo "make test      lint and run the tests"
+	@echo "make slow      the tests that take minutes"
+	@echo "make referee   an environment of its own for tensorflow-compression (2 GB)"
+	@echo "make clean     remove the environments and the demo"
+
+.venv/.installed: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("clic_jax needs Python 3.11 or newer; try make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+demo: .venv/.installed
+	$(RUN) -m experiments.demo
+
+test: lint
+	$(RUN) -m pytest -m "not slow" -q -n 2 --dist loadfile
+
+slow: .venv/.installed
+	$(RUN) -m pytest -m slow -q
+
+lint: .venv/.installed
+	.venv/bin/ruff check clic_jax experiments tests
+	.venv/bin/ruff format --check clic_jax experiments tests
+
+.venv-referee/.installed: requirements-referee.txt
+	test -x .venv-referee/bin/python || $(PYTHON) -m venv .venv-referee
+	.venv-referee/bin/pip install --quiet --disable-pip-version-check -r requirements-referee.txt
+	touch $@
+
+referee: .venv-referee/.installed
+
+clean:
+	rm -rf .venv .venv-referee demo

@@ -1,0 +1,26 @@
+"""clic_jax: a learned image codec built on contextual clustering (CLIC, Zhang et al., AAAI 2024) in JAX and Flax.
+
+Shapes in docstrings: B batch, H W image, h w latent grid, C channels, E clustering heads, M clustering centres in
+`clustering` and latent channels elsewhere, D channels of a head. Images are NHWC, RGB.
+
+    model, params = clic_jax.load("clic-tiny")
+    out = model.apply({"params": params}, x, lmbda)          # x: [B, H, W, 3] in [0, 1]
+"""
+
+from clic_jax.config import Config, ConfigError, ModelConfig, TrainConfig, preset
+
+__all__ = ["Config", "ConfigError", "ModelConfig", "TrainConfig", "load", "preset"]
+
+
+def load(name_or_path):
+    """(model, params) of published weights: a name that ships with the package, or a folder.
+
+    Args:
+      name_or_path: see `clic_jax.checkpoints.load_published`; a training run's folder gives its averaged parameters.
+    Returns: (`clic_jax.model.CLIC`, parameter tree on the default device).
+    Raises: clic_jax.checkpoints.CheckpointError for a name or folder that holds no weights, or damaged ones.
+    """
+    from clic_jax import checkpoints, model  # imported here: `import clic_jax` alone should be quick
+
+    config, params, _ = checkpoints.load_published(name_or_path)
+    return model.CLIC(config.model), params

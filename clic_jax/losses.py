@@ -1,0 +1,28 @@
+"""The rate-distortion loss."""
+
+import jax.numpy as jnp
+
+try:
+    from clic_jax import metrics
+except ImportError:
+    metrics = None
+
+
+def rate_distortion(output, x, lmbda, metric: str = "mse"):
+    """lmbda * distortion + bpp for each sample.
+
+    Distortion is 255^2 * MSE, or 1 - MS-SSIM (smallest side 161 pixels or more).
+
+    Args:
+      output: `model.Output` for x.
+      x: [B, H, W, 3] in [0, 1].
+      lmbda: [B] or a number.
+    Returns: (loss [B], dict of [B] arrays: bpp, bpp_z, mse (of [0, 1] values), psnr in dB).
+    Source: Zhang et al. 2024, Eq. 1; the image is not clipped, as in the published training.
+    """
+    pixels = x.shape[1] * x.shape[2]
+    bpp = (output.bits_y + output.bits_z) / pixels
+    mse = jnp.square(output.x_hat - x).mean((1, 2, 3))
+    distortion = 255.0**2 * mse if metric == "mse" else 1 - metrics.ms_ssim(x, output.x_hat, data_range=1.0)
+    parts = dict(bpp=bpp, bpp_z=output.bits_z / pixels, mse=mse, psnr=-10 * jnp.log10(mse))
+    return lmbda * distortion + bpp, parts
