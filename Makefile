@@ -8,9 +8,10 @@ RUN = .venv/bin/python
 help:
 	@echo "make demo      train the tiny model for two minutes on sample photographs and code a held-out one"
 	@echo "make test      lint and run the tests"
+	@echo "make lint      ruff alone, rules and format"
 	@echo "make slow      the tests that take minutes"
 	@echo "make referee   an environment of its own for tensorflow-compression (2 GB)"
-	@echo "make clean     remove the environments and the demo"
+	@echo "make clean     remove the environments, the caches and the demo"
 
 .venv/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("clic_jax needs Python 3.11 or newer; try make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
@@ -40,4 +41,4 @@ lint: .venv/.installed
 referee: .venv-referee/.installed
 
 clean:
-	rm -rf .venv .venv-referee demo
+	rm -rf .venv .venv-referee demo build *.egg-info .pytest_cache .ruff_cache .hypothesis

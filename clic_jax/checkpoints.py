@@ -1,38 +1,32 @@
-"""Checkpoints on disk: the whole training state, to resume from, and the published parameters, to code pictures with.
+"""Training checkpoints: the whole training state on disk, to resume from.
 
-A training folder holds an orbax checkpoint for each kept step, with the config it was made under. A published folder
-holds the averaged parameters alone, with `config.json`, `metrics.json` and a model id that the compressed files repeat.
-Neither needs the device mesh of its writer to be read. Orbax is imported here only, when a checkpoint is first opened.
+A training folder holds an orbax checkpoint for each kept step, with the config it was made under. It does not need the
+device mesh of its writer to be read. The parameters alone, to code pictures with, are in `clic_jax.published`.
 """
 
-import contextlib
 import dataclasses
-import hashlib
 import json
-import logging
 import os
-import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from clic_jax.config import Config, from_json, to_json
-from clic_jax.errors import UserError
+from clic_jax.config import Config, to_json
+from clic_jax.published import (
+    STEP_REMEDY,
+    CheckpointError,
+    _explained,
+    _newest_step,
+    _orbax,
+    _part_ids,
+    _read_about,
+    _read_arrays,
+)
 
-FORMAT = 1  # version of the published folder
-WEIGHTS = Path(__file__).parent / "weights"  # the published checkpoints that ship with the package, one folder each
 # Settings of `train` that a resumed run must share, besides all of `model`: the first decides what opt_state holds, the
 # others what the recorded loss measures, by which the best checkpoint is kept. The rest may change between two runs.
 FIXED_TRAIN = ("optimizer", "metric", "lmbda_power")
-NARROW, WIDE = {np.dtype("float32"): np.dtype("float16")}, {np.dtype("float16"): np.dtype("float32")}  # for `half`
-STEP_REMEDY = "if it is damaged, delete that folder to go on from an earlier step"
-
-
-class CheckpointError(UserError):
-    """A checkpoint that cannot be written, read, or used for this config; the message is one line with the remedy."""
 
 
 class TrainingCheckpoints:
@@ -135,144 +129,6 @@ class TrainingCheckpoints:
         return _read_arrays(path, "state", STEP_REMEDY, _read_about(path)[1], example)
 
 
-def model_id(params: Any) -> str:
-    """8 hex digits that change with any name, dtype, shape or bit of `params`, and not with the order of its dicts."""
-    digest = hashlib.sha256()
-    for path, array in sorted(jax.tree.map(np.asarray, _flat(params)).items()):
-        digest.update(f"{path} {array.dtype.name} {array.shape}\n".encode() + array.tobytes())
-    return digest.hexdigest()[:8]
-
-
-def save_published(folder: str | os.PathLike, config: Config, params: Any, metrics: dict, *, half: bool = False) -> str:
-    """Writes a folder that `load_published` reads: orbax parameters, `config.json`, `metrics.json`, `checkpoint.json`.
-
-    Args:
-        folder: must not exist; it appears complete or not at all. params: the averaged parameters, dicts of arrays.
-        metrics: anything JSON can hold; for the reader, never used.
-        half: store float32 as float16, in half the space. The model then *is* the rounded one: measure that one.
-    Returns: the model id of the parameters as they will be loaded.
-    Raises: CheckpointError if the folder exists or cannot be written, or a stored parameter is infinite or NaN.
-    """
-    folder = Path(folder).absolute()
-    if folder.exists():
-        raise CheckpointError(f"{folder} exists: delete it first, or publish under another name")
-    with np.errstate(over="ignore"):  # infinities are reported below
-        stored = jax.tree.map(lambda x: np.asarray(x, NARROW.get(x.dtype, x.dtype) if half else x.dtype), params)
-    for path, leaf in _flat(stored).items():
-        if not np.isfinite(leaf.astype(np.float32)).all():
-            raise CheckpointError(f"parameter {path} is not finite in {leaf.dtype}, so it cannot be published")
-    identity = model_id(jax.tree.map(lambda x, original: x.astype(original.dtype), stored, params))
-    with _explained(f"cannot write {folder}"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as parent:
-            temporary = Path(parent) / folder.name
-            with _orbax().PyTreeCheckpointer() as checkpointer:
-                checkpointer.save(temporary / "params", stored)
-            (temporary / "config.json").write_text(to_json(config))
-            (temporary / "metrics.json").write_text(json.dumps(metrics, indent=1))
-            (temporary / "checkpoint.json").write_text(json.dumps({"format": FORMAT, "model_id": identity}))
-            temporary.rename(folder)
-    return identity
-
-
-def load_published(name_or_path: str | os.PathLike) -> tuple[Config, Any, str]:
-    """A published checkpoint as (config, params, model id), the float32 parameters on the local default device.
-
-    The argument is one of `published_names()`, or a folder: a published one, or that of a training run (the averaged
-    parameters of its newest step) or of one step.
-    Raises: CheckpointError if there is none of that name, naming those there are, or if it is damaged.
-    """
-    path = (WEIGHTS / name_or_path if str(name_or_path) in published_names() else Path(name_or_path)).absolute()
-    if not path.exists():
-        raise CheckpointError(
-            f"no checkpoint {str(name_or_path)!r}: it is neither a folder nor a published name "
-            f"({', '.join(published_names()) or 'this installation has none'})"
-        )
-    if not (path / "checkpoint.json").exists():
-        step = path if (path / "state").is_dir() else _newest_step(path) or _newest_step(path / "checkpoints")
-        if not step:
-            raise CheckpointError(f"{path} holds no checkpoint: no checkpoint.json, no steps of a training run")
-        config, ids = _read_about(step)
-        params = _read_arrays(step, "state", STEP_REMEDY, ids, key="ema")["ema"]
-        return config, params, model_id(params)
-    remedy = "if it is damaged, fetch or publish it again"
-    with _explained(f"cannot read {path} ({remedy})"):
-        about = json.loads((path / "checkpoint.json").read_text())
-        if about["format"] != FORMAT:
-            raise CheckpointError(f"{path} has format {about['format']}, this version reads {FORMAT}: upgrade clic_jax")
-        config = from_json((path / "config.json").read_text())
-    params = _read_arrays(path, "params", remedy, ids={})
-    identity = model_id(params)
-    if identity != about["model_id"]:
-        raise CheckpointError(f"{path} has the id {identity}, not {about['model_id']}: {remedy}")
-    return config, params, identity
-
-
-def published_names() -> tuple[str, ...]:
-    """Names of the checkpoints that ship with the package."""
-    return tuple(sorted(path.parent.name for path in WEIGHTS.glob("*/checkpoint.json")))
-
-
-def _newest_step(folder: Path) -> Path | None:
-    """The newest complete step in a training folder; what is half written is not called by its number alone."""
-    steps = [state.parent for state in folder.glob("*/state") if state.parent.name.isdigit()]
-    return max(steps, key=lambda step: int(step.name), default=None)
-
-
-def _read_about(step: Path) -> tuple[Config, dict[str, str]]:
-    """The config and the ids of the parts of the state (`_part_ids`) stored in the folder of a step."""
-    with _explained(f"cannot read {step} ({STEP_REMEDY})"):
-        about = json.loads((step / "about" / "metadata").read_text())  # where orbax's JSON handler puts it
-        return from_json(json.dumps(about["config"])), about["ids"]
-
-
-def _read_arrays(folder: Path, item: str, remedy: str, ids: dict, example: Any = None, key: str = "") -> Any:
-    """The pytree in `folder`/`item`, or its part `key`, like `example` or on the default device; `ids` are checked."""
-    ocp = _orbax()
-    with _explained(f"cannot read {folder} ({remedy})"), ocp.PyTreeCheckpointer() as checkpointer:
-        stored = getattr(checkpointer.metadata(folder / item).item_metadata, "tree", None)
-        if stored is None:
-            raise ValueError("its list of arrays is missing or unreadable")
-        if key and key not in stored:
-            raise CheckpointError(f"{folder} holds {', '.join(stored)}, but no {key!r}, which is what is loaded")
-        if example is None:
-            part = {key: stored[key]} if key else stored
-            example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, WIDE.get(x.dtype, x.dtype)), part)
-        else:
-            _require_same_arrays(folder, stored, example)
-        local = jax.device_put(0).sharding  # without one, orbax looks for the devices of the writer (its issue 678)
-        wanted = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None) or local), example
-        )
-        how = ocp.checkpoint_utils.construct_restore_args(wanted)
-        tree = checkpointer.restore(folder / item, args=ocp.args.PyTreeRestore(wanted, how, partial_restore=True))
-    for name, identity in _part_ids(tree).items():
-        if ids.get(name, identity) != identity:
-            raise CheckpointError(f"{folder} has other bits in {name!r} than were saved: {remedy}")
-    return tree
-
-
-def _orbax():
-    """The orbax module, imported at the first use (0.5 s) and with a silent log: the errors there are also raised."""
-    import orbax.checkpoint
-
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    return orbax.checkpoint
-
-
-@contextlib.contextmanager
-def _explained(what: str):
-    """Turns any error inside into a CheckpointError of one line that starts with `what`."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except Exception as error:  # orbax and tensorstore have no base class: ValueError, KeyError, OSError and others
-        code = re.search(r"os_error_code='(\d+)'", str(error))
-        reason = os.strerror(int(code[1])) if code else re.split(r"\n| \[tensorstore_spec|\. See full", str(error))[0]
-        raise CheckpointError(f"{what}: {reason[:300] or type(error).__name__}") from error
-
-
 def _require_same_config(folder: Path, old: Config, new: Config):
     """Raises CheckpointError naming the first setting by which a state saved under `old` means something else now."""
     fields = [("model", field.name) for field in dataclasses.fields(old.model)]
@@ -283,29 +139,3 @@ def _require_same_config(folder: Path, old: Config, new: Config):
                 f"{folder} holds a run with {section}.{name} = {a!r}, this one has {b!r}: "
                 "give another --out, or drop --resume and start in an empty folder"
             )
-
-
-def _require_same_arrays(path: Path, stored: Any, example: Any):
-    """Raises CheckpointError naming the first array that differs; orbax would cast to another dtype without a word."""
-    old, new = (
-        {name: f"{np.dtype(x.dtype).name}{list(x.shape)}" for name, x in _flat(tree).items()}
-        for tree in (stored, example)
-    )
-    for name in sorted(old.keys() | new.keys()):
-        a, b = old.get(name, "absent"), new.get(name, "absent")
-        if a != b:
-            raise CheckpointError(f"{path} was written by other code: {name} is {a} there and {b} here")
-
-
-def _part_ids(state: Any) -> dict[str, str]:
-    """`model_id` of each top-level part of a state, such as "ema"; none for arrays spread over several processes."""
-    parts: dict[str, dict] = {}
-    for path, leaf in _flat(state).items():
-        parts.setdefault(path.split("/")[0], {})[path] = leaf
-    local = all(getattr(x, "is_fully_addressable", True) or x.is_fully_replicated for x in jax.tree.leaves(state))
-    return {name: model_id(part) for name, part in parts.items()} if local else {}
-
-
-def _flat(tree: Any) -> dict[str, Any]:
-    """Leaves by path, such as `params/g_a/kernel`; the same for dicts, dataclasses and what orbax makes of either."""
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in jax.tree.leaves_with_path(tree)}

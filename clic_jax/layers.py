@@ -83,12 +83,31 @@ class Depthwise(nn.Module):
         return bias + depthwise3x3(x, kernel)
 
 
+@jax.custom_vjp
 @jax.jit  # a named call, so that `experiments.complexity` can find it in a jaxpr; XLA inlines it
 def depthwise3x3(x, kernel):
     """Depthwise correlation of [B, H, W, C] with kernel [3, 3, C], zero padding 1."""
     h, w = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return sum(kernel[i, j] * x[:, i : i + h, j : j + w] for i in range(3) for j in range(3))
+
+
+def _depthwise_forward(x, kernel):
+    return depthwise3x3(x, kernel), (x, kernel)
+
+
+def _depthwise_backward(residuals, g):
+    x, kernel = residuals
+    # a barrier: XLA would fuse, and so repeat, whatever made x and g into each of the nine shifted products
+    x, g = lax.optimization_barrier((x, g))
+    b, h, w, c = x.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    ones = jnp.ones((b * h * w,), g.dtype)  # sums over pixels as matrix products: several times quicker on a CPU
+    taps = [ones @ (padded[:, i : i + h, j : j + w] * g).reshape(-1, c) for i in range(3) for j in range(3)]
+    return depthwise3x3(g, kernel[::-1, ::-1]), jnp.stack(taps).reshape(3, 3, c).astype(kernel.dtype)
+
+
+depthwise3x3.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 class ChannelNorm(nn.Module):

@@ -2,10 +2,7 @@
 
 import jax.numpy as jnp
 
-try:
-    from clic_jax import metrics
-except ImportError:
-    metrics = None
+from clic_jax import metrics
 
 
 def rate_distortion(output, x, lmbda, metric: str = "mse"):

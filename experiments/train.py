@@ -18,7 +18,19 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from clic_jax import checkpoints, compilation, config, data, evaluation, initialization, model, training
+from clic_jax import (
+    checkpoints,
+    compilation,
+    config,
+    data,
+    evaluation,
+    initialization,
+    memory,
+    model,
+    published,
+    streaming,
+    training,
+)
 from clic_jax.errors import UserError
 from experiments import cli, run_log
 
@@ -75,7 +87,7 @@ def read_config(path: str) -> config.Config:
 def first_params(cfg: config.Config, photos, args):
     """Parameters before the first step: published ones, or drawn (and then, where asked, made a transform codec)."""
     if args.init:
-        given, params, _ = checkpoints.load_published(args.init)
+        given, params, _ = published.load_published(args.init)
         if given.model != cfg.model:
             raise config.ConfigError(f"--init {args.init} is a {given.name!r} model; --config must name the same model")
         return params
@@ -92,11 +104,11 @@ def open_data(cfg: config.Config, args, mesh):
     `steps(first)` yields callables state -> (state, metrics); `crops(n, size)` gives uint8 crops for the PCA start.
     """
     t, process = cfg.train, dict(process_index=jax.process_index(), process_count=jax.process_count())
-    if data.is_large(args.data, MEMORY_LIMIT_MIB):
+    if streaming.is_large(args.data, MEMORY_LIMIT_MIB):
         step = training.make_streamed_step(cfg, mesh)
 
         def steps(first):
-            stream = data.stream_crops(
+            stream = streaming.stream_crops(
                 args.data, batch=t.batch, size=t.crop, seed=t.seed, start_step=first, workers=args.workers, **process
             )
             for crops in stream:
@@ -104,7 +116,7 @@ def open_data(cfg: config.Config, args, mesh):
                 yield lambda state, batch=batch: step(state, batch)
 
         def crops(n, size):
-            return next(data.stream_crops(args.data, batch=n, size=size, seed=t.seed, start_step=0))
+            return next(streaming.stream_crops(args.data, batch=n, size=size, seed=t.seed, start_step=0))
 
         return steps, crops, 1
     photos = data.load_photos(args.data, min_size=t.crop)
@@ -201,6 +213,7 @@ def main(argv=None) -> int:
     if args.distributed:
         jax.distributed.initialize()
     compilation.use_cache()
+    memory.keep()
     cfg = config.override(read_config(args.config), args.set)
     args.out = args.out or Path("runs") / cfg.name
     mesh = training.make_mesh()
@@ -241,7 +254,7 @@ def main(argv=None) -> int:
     if reason != "interrupted":
         if (args.out / "published").exists():
             shutil.rmtree(args.out / "published")  # of the run before it was resumed
-        name = checkpoints.save_published(
+        name = published.save_published(
             args.out / "published", cfg, jax.device_get(state.ema), {"step": step} | (measured or {})
         )
         print(f"{args.out / 'published'}: model {name}")

@@ -3,14 +3,13 @@
 import itertools
 import subprocess
 import sys
-import warnings
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from clic_jax import data, images
+from clic_jax import data, images, streaming
 
 SHAPES = [(40, 52), (33, 32), (64, 35), (50, 50), (32, 80)]
 SIZE = 32
@@ -23,12 +22,16 @@ def photograph(n, height, width):
 PHOTOGRAPHS = [photograph(n, *shape) for n, shape in enumerate(SHAPES)]
 
 
+def save_photographs(folder):
+    (folder / "sub").mkdir(parents=True)
+    for n, pixels in enumerate(PHOTOGRAPHS):
+        Image.fromarray(pixels).save(folder / ("sub" if n == 4 else "") / f"{n}.png")
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "photos" / "sub").mkdir(parents=True)
-    for n, pixels in enumerate(PHOTOGRAPHS):
-        Image.fromarray(pixels).save(tmp_path / "photos" / ("sub" if n == 4 else "") / f"{n}.png")
-    return tmp_path / "photos"
+    return save_photographs(tmp_path / "photos")
 
 
 def spoil(folder):
@@ -52,7 +55,7 @@ def assert_is_a_crop(crop, size=SIZE):
 
 def batches(spec, count, **options):
     options = {"batch": 4, "size": SIZE, "seed": 3, "start_step": 0, **options}
-    return np.array(list(itertools.islice(data.stream_crops(spec, **options), count)))
+    return np.array(list(itertools.islice(streaming.stream_crops(spec, **options), count)))
 
 
 # load_photos
@@ -113,7 +116,7 @@ def test_more_than_int32_offsets_is_refused_with_the_way_out(folder, monkeypatch
 def test_specs_that_name_nothing(spec, message):
     for read in (
         lambda: data.load_photos(spec, min_size=1),
-        lambda: data.is_large(spec),
+        lambda: streaming.is_large(spec),
         lambda: data.whole_images(spec),
         lambda: batches(spec, 1),
     ):
@@ -130,7 +133,7 @@ def test_empty_folder(tmp_path):
     ):
         with pytest.raises(data.DataError, match="0 files seen"):
             read()
-    assert not data.is_large(f"folder:{tmp_path}")
+    assert not streaming.is_large(f"folder:{tmp_path}")
 
 
 # random_crops
@@ -172,74 +175,7 @@ def test_photos_are_a_pytree_of_four_arrays(folder):
     assert moved.total == photos.total
 
 
-# stream_crops
-
-
-def test_an_epoch_visits_every_photograph_once_in_changing_order(folder):
-    epochs = batches(f"folder:{folder}", 6, batch=5)
-    seen = [[assert_is_a_crop(crop)[0] for crop in batch] for batch in epochs]
-    assert all(sorted(order) == [0, 1, 2, 3, 4] for order in seen)
-    assert len(set(map(tuple, seen))) > 1
-    assert len({crop.tobytes() for crop in epochs.reshape(-1, SIZE, SIZE, 3)}) > 12  # positions change with the epoch
-    assert {assert_is_a_crop(crop)[3] for batch in epochs for crop in batch} == {True, False}
-
-
-def test_resuming_gives_the_batches_of_an_uninterrupted_run(folder):
-    spec = f"folder:{folder}"
-    whole = batches(spec, 9)
-    for step in (1, 4, 8):
-        np.testing.assert_array_equal(batches(spec, 9 - step, start_step=step), whole[step:])
-    alone = f"folder:{folder / 'sub'}"  # one photograph, so that only the positions can differ
-    assert not np.array_equal(batches(alone, 2, seed=4), batches(alone, 2, seed=3))
-
-
-def test_processes_share_the_batches_of_a_single_one(folder):
-    spec = f"folder:{folder}"
-    whole = batches(spec, 5)
-    shards = [batches(spec, 5, process_index=p, process_count=2) for p in range(2)]
-    assert shards[0].shape == (5, 2, SIZE, SIZE, 3)
-    np.testing.assert_array_equal(np.stack(shards, axis=2).reshape(whole.shape), whole)
-    with pytest.raises(data.DataError, match="batch of 4 .* 3 processes"):
-        batches(spec, 1, process_count=3)
-
-
-def test_worker_processes_give_the_same_batches(folder):
-    spec = f"folder:{folder}"
-    np.testing.assert_array_equal(batches(spec, 4, start_step=2, workers=2), batches(spec, 4, start_step=2))
-
-
-def test_streaming_replaces_bad_images_and_stays_resumable(folder):
-    spoil(folder)
-    spec = f"folder:{folder}"
-    with pytest.warns(UserWarning) as caught:
-        whole = batches(spec, 8)
-    messages = [str(warning.message) for warning in caught]
-    assert sorted(message.split("skipped ")[1].split(":")[0] for message in messages) == [
-        "0a_small.png",
-        "1a_text.jpg",
-        "2a_cut.png",
-    ]
-    assert {assert_is_a_crop(crop)[0] for crop in whole.reshape(-1, SIZE, SIZE, 3)} == {0, 1, 2, 3, 4}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        np.testing.assert_array_equal(batches(spec, 3, start_step=5), whole[5:])
-
-
-def test_streaming_only_bad_images_ends_with_an_error(tmp_path):
-    (tmp_path / "a.png").write_text("not an image")
-    (tmp_path / "b.png").write_text("not an image")
-    with pytest.warns(UserWarning), pytest.raises(data.DataError, match="2 files seen, all too small or unreadable"):
-        batches(f"folder:{tmp_path}", 1)
-
-
-# the rest
-
-
-def test_is_large_counts_decoded_bytes_from_headers(folder):
-    spoil(folder)  # the text file counts nothing, the small and the cut image count by their headers
-    size = 3 * (sum(height * width for height, width in SHAPES) + (SIZE - 1) * 90 + 64 * 64)
-    assert not data.is_large(f"folder:{folder}", limit_mib=size / 2**20)
-    assert data.is_large(f"folder:{folder}", limit_mib=(size - 1) / 2**20)
+# whole_images, sample and tfds
 
 
 def test_whole_images_come_in_order_and_a_bad_one_is_an_error(folder):
@@ -263,9 +199,9 @@ def test_sample_photographs_need_no_download_and_hold_one_out():
     assert all(np.ptp(images.read_rgb(path).astype(int), axis=-1).max() > 50 for path in train)  # none is grey
 
 
-def test_importing_the_module_loads_no_data_library():
+def test_importing_the_modules_loads_no_data_library():
     libraries = {"grain", "tensorflow_datasets", "tensorflow", "skimage", "sklearn"}
-    code = f"import sys, clic_jax.data; print({libraries} & set(sys.modules))"
+    code = f"import sys, clic_jax.data, clic_jax.streaming; print({libraries} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
@@ -301,5 +237,5 @@ def test_tfds_is_read_without_tensorflow(folder, tmp_path, monkeypatch):
     stream = batches("tfds:clic_tiny_photos@train[:3]", 3, batch=3)
     assert len({assert_is_a_crop(crop)[0] for batch in stream for crop in batch}) == 3
     with pytest.raises(data.DataError, match="Unknown split 'nosuch'"):
-        data.is_large("tfds:clic_tiny_photos@nosuch")
+        streaming.is_large("tfds:clic_tiny_photos@nosuch")
     assert "tensorflow" not in sys.modules

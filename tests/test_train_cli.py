@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import clic_jax
-from clic_jax import checkpoints
+from clic_jax import published
 from tests.micro import EXPERIMENT, MICRO
 
 ROOT = Path(__file__).parent.parent
@@ -82,7 +82,7 @@ def uninterrupted(experiment, tmp_path_factory):
 
 def assert_same_run(a, b):
     """Bit-identical averaged parameters; metrics rows identical."""
-    (_, left, id_left), (_, right, id_right) = (checkpoints.load_published(folder / "published") for folder in (a, b))
+    (_, left, id_left), (_, right, id_right) = (published.load_published(folder / "published") for folder in (a, b))
     jax.tree.map(np.testing.assert_array_equal, left, right)
     assert id_left == id_right
     assert rows(a)[-1] == rows(b)[-1]

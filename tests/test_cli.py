@@ -1,0 +1,90 @@
+"""The wrapper of the command lines: what a user did wrong is one line, what we did wrong is a traceback."""
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clic_jax.config import ConfigError, preset
+from experiments import cli
+
+ROOT = Path(__file__).parent.parent
+
+
+def outcome(action, capsys):
+    """(exit status, standard error) of a command whose main is `action`."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.run(action)
+    return exit_.value.code, capsys.readouterr().err
+
+
+def raising(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize("status", [None, 0, 3])
+def test_status(status, capsys):
+    assert outcome(lambda: status, capsys) == (status, "")
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (ConfigError("no preset 'x';\nthere are tiny"), "no preset 'x'; there are tiny"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs/a"), "runs/a: Permission denied"),
+        (OSError("no answer from the server"), "no answer from the server"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_user_errors(error, message, capsys):
+    assert outcome(raising(error), capsys) == (2, f"tests.test_cli: error: {message}\n")
+
+
+def test_interrupt(capsys):
+    assert outcome(raising(KeyboardInterrupt()), capsys) == (130, "tests.test_cli: interrupted\n")
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), TypeError("a bug"), AssertionError()])
+def test_faults_keep_their_traceback(error):
+    with pytest.raises(type(error)) as raised:
+        cli.run(raising(error))
+    assert raised.value is error
+
+
+def test_library_errors_are_user_errors(capsys):
+    status, text = outcome(lambda: preset("huge"), capsys)
+    assert status == 2 and "no preset 'huge'" in text
+
+
+def start(folder, body, *how):
+    """A Python process whose command.py has `body` as its main."""
+    text = f"from experiments import cli\ndef main():\n    {body}\ncli.run(main)\n"
+    (folder / "command.py").write_text(text)
+    return subprocess.Popen(
+        [sys.executable, *how],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("how, name", [(("-m", "command"), "command"), (("./command.py",), "command.py")])
+def test_name_of_the_command(tmp_path, how, name):
+    process = start(tmp_path, "open('nowhere/x')", *how)
+    assert process.communicate()[1] == f"{name}: error: nowhere/x: No such file or directory\n"
+    assert process.returncode == 2
+
+
+def test_reader_that_goes_away(tmp_path):
+    process = start(tmp_path, "print('x' * 10**6)", "-m", "command")
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141

@@ -1,0 +1,131 @@
+"""Probabilities are probabilities, bits are finite with useful gradients, and the tails keep their precision."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import expit
+from scipy.stats import norm
+
+from clic_jax import entropy
+
+
+@pytest.mark.parametrize("scale", [0.11, 0.5, 3.0, 50.0, 256.0])
+@pytest.mark.parametrize("mean", [0.0, 0.3, -7.5])
+def test_gaussian_bins_sum_to_one(mean, scale):
+    y = np.arange(-2100, 2101, dtype=np.float32)
+    total = np.asarray(entropy.gaussian_likelihood(y, np.float32(mean), np.float32(scale)), np.float64).sum()
+    np.testing.assert_allclose(total, 1, atol=1e-4)
+
+
+def test_gaussian_equals_scipy_far_into_both_tails():
+    """Differences of the distribution function, taken on the side where float64 keeps them."""
+    y = np.float32([-40, -9, -3.2, -0.5, 0, 0.4, 2, 17, 60])
+    y, mean, scale = np.meshgrid(y, np.float32([-1.3, 0, 0.25]), np.float32([0.11, 0.3, 1, 4.5, 30]))
+    distance = np.abs(y.astype(np.float64) - mean)
+    expected = norm.sf(distance - 0.5, scale=scale) - norm.sf(distance + 0.5, scale=scale)
+    np.testing.assert_allclose(entropy.gaussian_likelihood(y, mean, scale), expected, rtol=3e-4, atol=1e-30)
+    assert (expected < 1e-15).any()  # the tails are there
+
+
+def test_gaussian_bits_are_finite_everywhere():
+    """|y| to 1e5, scales beyond both ends: at most 29.9 bits, finite gradients."""
+    scales = np.float32([-5, 0, 1e-9, 0.11, 1, 256, 1e6])
+    y, scale = np.meshgrid(np.float32([-1e5, -300, -0.5, 0, 0.5, 1, 5, 1e5]), scales)
+    mean = np.float32(0.2)
+    values = np.asarray(entropy.gaussian_bits(y, mean, scale))
+    assert np.isfinite(values).all() and values.min() >= 0 and values.max() <= 29.9
+    grads = jax.jit(jax.grad(lambda *a: entropy.gaussian_bits(*a).sum(), (0, 1, 2)))(y, mean, scale)
+    assert all(np.isfinite(g).all() for g in grads)
+    np.testing.assert_array_equal(values[0], values[3])  # scales below 0.11 count as 0.11
+
+
+def test_gaussian_gradients_equal_differences():
+    y, mean, scale = np.float64([0.0, 2.0, -3.0, 1.0]), np.float64([0.4, -1.0, -2.2, 1.1]), np.float64([0.5, 2.0, 0.7, 9.0])
+
+    def bits(y, mean, scale):
+        d = np.abs(y - mean)
+        return -np.log2(norm.sf(d - 0.5, scale=scale) - norm.sf(d + 0.5, scale=scale))
+
+    at = (y, mean, scale)
+    grads = jax.grad(lambda *a: entropy.gaussian_bits(*a).sum(), (0, 1, 2))(*(jnp.float32(v) for v in at))
+    for i in range(3):
+        moved = [[v + (i == j) * t for j, v in enumerate(at)] for t in (1e-6, -1e-6)]
+        np.testing.assert_allclose(grads[i], (bits(*moved[0]) - bits(*moved[1])) / 2e-6, rtol=1e-3, atol=1e-5)
+
+
+def test_scale_below_its_floor_learns_only_to_grow():
+    """A symbol that the floor's Gaussian cannot explain pulls the scale up; one that it can leaves it alone."""
+    grad = jax.grad(entropy.gaussian_bits, 2)
+    assert grad(1.0, 0.3, 0.05) < 0
+    assert grad(0.0, 0.0, 0.05) == 0
+
+
+def test_bits_floor():
+    """Impossible symbols cost log2(1e9) bits and still pull their likelihood up; sure ones are free."""
+    costs = entropy.bits(np.float32([1, 0.25, 1e-9, 1e-20, 0]))
+    np.testing.assert_allclose(costs, [0, 2, 29.8974, 29.8974, 29.8974], atol=1e-4)
+    np.testing.assert_allclose(jax.grad(entropy.bits)(0.0), -1e9 / np.log(2), rtol=1e-5)
+    assert jax.grad(lambda p: -entropy.bits(p))(0.0) == 0
+
+
+@pytest.fixture(scope="module", params=["start", "trained"])
+def prior(request):
+    """(params, jitted likelihood at [n, 1, 1, C] points, jitted logits) of 4 channels, at the start and far from it."""
+    model = entropy.FactorizedPrior()
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1, 1, 4)))["params"]
+    if request.param == "trained":
+        rng = np.random.default_rng(0)
+        spread = {"matrix": 0.3, "bias": 1.0, "factor": 3.0, "median": 0.4}
+        params = {name: p + np.float32(spread[name.rstrip("01234")] * rng.normal(size=p.shape)) for name, p in params.items()}
+
+    def logits(v):
+        return model.apply({"params": params}, v)[1](v)
+
+    def likelihood(v):
+        return entropy.logit_likelihood(model.apply({"params": params}, v)[1], v)
+
+    return params, jax.jit(likelihood), jax.jit(logits)
+
+
+def integers(n, median):
+    return (np.arange(-n, n + 1, dtype=np.float32)[:, None, None, None] + median).astype(np.float32)
+
+
+def test_factorized_prior_sums_to_one(prior):
+    params, likelihood, _ = prior
+    for offset in (np.zeros(4, np.float32), params["median"]):
+        p = np.asarray(likelihood(integers(600, offset)), np.float64)
+        assert p.min() >= 0
+        np.testing.assert_allclose(p.sum((0, 1, 2)), 1, atol=1e-4)
+
+
+def test_factorized_prior_is_monotone(prior):
+    """The cumulative rises whatever the parameters, in each channel."""
+    _, _, logits = prior
+    line = np.linspace(-80, 80, 801, dtype=np.float32)[:, None, None, None]
+    values = np.asarray(logits(np.broadcast_to(line, (801, 1, 1, 4))))
+    steps = np.diff(values, axis=0)
+    assert (steps >= -1e-5 * np.abs(values[1:])).all()
+    assert (values[-1] > 0).all() and (values[0] < 0).all()
+
+
+def test_factorized_prior_keeps_precision_in_both_tails(prior):
+    """Against float64 sigmoids of the same logits, down to 1e-9 on either side."""
+    _, likelihood, logits = prior
+    v = np.ascontiguousarray(np.broadcast_to(integers(120, 0), (241, 1, 1, 4)))
+    lower, upper = (np.asarray(logits(v + d), np.float64) for d in (np.float32(-0.5), np.float32(0.5)))
+    expected = np.where(upper + lower > 0, expit(-lower) - expit(-upper), expit(upper) - expit(lower))
+    seen = expected > 1e-9
+    assert (expected[seen & (v > 0)] < 1e-6).any() and (expected[seen & (v < 0)] < 1e-6).any()
+    np.testing.assert_allclose(np.asarray(likelihood(v))[seen], expected[seen], rtol=2e-3)
+
+
+def test_factorized_prior_rounds_about_the_median(prior):
+    """z_hat lies on the grid of integers + median, straight-through; the median itself gets no gradient from it."""
+    params, _, _ = prior
+    z = np.random.default_rng(1).normal(scale=5, size=(1, 3, 3, 4)).astype(np.float32)
+    z_hat = entropy.FactorizedPrior().apply({"params": params}, z)[0]
+    np.testing.assert_allclose(z_hat, np.round(z - params["median"]) + params["median"], atol=1e-6)
+    d_params, d_z = jax.grad(lambda p, z: entropy.FactorizedPrior().apply({"params": p}, z)[0].sum(), (0, 1))(params, z)
+    np.testing.assert_array_equal(d_z, 1)
+    np.testing.assert_allclose(d_params["median"], 0, atol=1e-6)
