@@ -164,8 +164,8 @@ class Config:
 PAPER = Config()
 
 # The small presets keep the structure (clustering, local attention, checkerboard context, GuidedPQF) and differ where
-# an experiment at equal CPU time said so: dense 3x3 blocks at strides 4 and 8, cluster blocks at stride 16, a linear path
-# through g_a and g_s that starts as a principal-component transform, logarithmic scales, one model for all rates.
+# an experiment at equal CPU time said so: dense 3x3 blocks at strides 4 and 8, cluster blocks at stride 16, a linear
+# path through g_a and g_s that starts as a principal-component transform, logarithmic scales, one model for all rates.
 TINY = Config(
     name="tiny",
     model=ModelConfig(
@@ -204,6 +204,7 @@ TINY = Config(
         warmup=200,
         pca_start=True,
         schedule="hold",
+        ema=0.9995,
         save_every=1000,
         eval_every=5000,
     ),

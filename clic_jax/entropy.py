@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from clic_jax.cdf import SCALE_MAX, SCALE_MIN  # noqa: F401 (others take both from here)
 from clic_jax.quantize import lower_bound, round_ste
 
-SCALE_MIN = 0.11  # smallest scale of Balle et al.'s table: narrower Gaussians cost nothing more
-SCALE_MAX = 256.0  # its largest
 LIKELIHOOD_MIN = 1e-9  # the floor below which a symbol costs 29.9 bits instead of infinitely many
 
 

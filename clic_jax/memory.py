@@ -10,9 +10,10 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 def keep() -> bool:
     """Makes XLA's CPU allocations reuse memory; call it once, early, in a long-running program.
 
-    XLA allocates its temporary buffers anew at each call. glibc serves large ones with fresh pages from the kernel, which
-    zeroes each on first touch: 14,000 page faults in one pass of g_a, and a third of the time. Returns False where the C
-    library has no mallopt (macOS, Windows, musl), where nothing is changed.
+    XLA allocates its temporary buffers anew at each call. glibc serves large ones with fresh pages from the kernel,
+    which
+    zeroes each on first touch: 14,000 page faults in one pass of g_a, and a third of the time. Returns False where the
+    C library has no mallopt (macOS, Windows, musl), where nothing is changed.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -2,8 +2,8 @@
 
     python -m experiments.rd_eval --data FOLDER --model runs/tiny --estimate --out results
 
-Protocol: per image first, then the mean; PSNR of the 8-bit RGB image; bpp over the image's own pixels. `--estimate` counts the
-model's bits: no file is written, and the JSON says so.
+Protocol: per image first, then the mean; PSNR of the 8-bit RGB image; bpp over the image's own pixels. `--estimate`
+counts the model's bits: no file is written, and the JSON says so.
 """
 
 import argparse

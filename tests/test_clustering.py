@@ -1,4 +1,5 @@
 """Contextual clustering against a slow oracle, its limit cases, its gradients, and its memory."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,14 +43,17 @@ def run(arrays, alpha, beta):
     return np.asarray(jax.jit(cluster)(*[jnp.float32(a) for a in arrays], jnp.float32(alpha), jnp.float32(beta)))
 
 
-@pytest.mark.parametrize("seed, sizes, alpha, beta", [
-    (0, (1, 1, 1, 1, 1), 1.0, 0.0),
-    (1, (2, 16, 4, 3, 8), 1.0, 0.0),
-    (2, (1, 33, 5, 2, 3), 3.0, -0.7),
-    (3, (3, 7, 2, 1, 5), -1.25, 0.4),
-    (4, (1, 20, 4, 2, 6), -0.1, 2.0),
-    (5, (2, 3, 9, 2, 2), 0.5, -3.0),  # more centres than points: most are empty
-])
+@pytest.mark.parametrize(
+    "seed, sizes, alpha, beta",
+    [
+        (0, (1, 1, 1, 1, 1), 1.0, 0.0),
+        (1, (2, 16, 4, 3, 8), 1.0, 0.0),
+        (2, (1, 33, 5, 2, 3), 3.0, -0.7),
+        (3, (3, 7, 2, 1, 5), -1.25, 0.4),
+        (4, (1, 20, 4, 2, 6), -0.1, 2.0),
+        (5, (2, 3, 9, 2, 2), 0.5, -3.0),  # more centres than points: most are empty
+    ],
+)
 def test_cluster_equals_its_definition(seed, sizes, alpha, beta):
     arrays = problem(seed, *sizes)
     np.testing.assert_allclose(run(arrays, alpha, beta), naive_cluster(*arrays, alpha, beta), atol=2e-6, rtol=1e-5)
@@ -128,7 +132,7 @@ def test_adaptive_max_pool(side):
 
 def test_mean_pool_of_an_oblong():
     x = np.random.default_rng(0).normal(size=(2, 4, 9, 2)).astype(np.float32)
-    expected = [[x[:, 2 * i:2 * i + 2, 3 * j:3 * j + 3].mean((1, 2)) for j in range(3)] for i in range(2)]
+    expected = [[x[:, 2 * i : 2 * i + 2, 3 * j : 3 * j + 3].mean((1, 2)) for j in range(3)] for i in range(2)]
     np.testing.assert_allclose(mean_pool(jnp.asarray(x), 2, 3), np.array(expected).transpose(2, 0, 1, 3), atol=1e-6)
 
 

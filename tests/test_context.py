@@ -1,4 +1,5 @@
 """What each distribution of y may depend on, by Jacobian and by running the decoder's side of the schedule."""
+
 import dataclasses
 
 import jax
@@ -14,11 +15,16 @@ from clic_jax.model import slices
 from clic_jax.quantize import round_ste
 
 PUBLISHED = ModelConfig(
-    widths=(4, 4, 4, 9), groups=(2, 2, 3, 2), channel_layers=((5, 5), (0, 3)), spatial_ratios=(1.5, 1.0, 2.0),
-    parameter_widths=(8,), hyper_channels=3,
+    widths=(4, 4, 4, 9),
+    groups=(2, 2, 3, 2),
+    channel_layers=((5, 5), (0, 3)),
+    spatial_ratios=(1.5, 1.0, 2.0),
+    parameter_widths=(8,),
+    hyper_channels=3,
 )
-EVERY = dataclasses.replace(PUBLISHED, channel_support="all", channel_layers=((5, 3), (4, 1)), spatial_ratios=(1.0,),
-                            activation="leaky_relu")
+EVERY = dataclasses.replace(
+    PUBLISHED, channel_support="all", channel_layers=((5, 3), (4, 1)), spatial_ratios=(1.0,), activation="leaky_relu"
+)
 H, W, M = 4, 6, 9
 GROUP_OF = np.repeat(range(4), PUBLISHED.groups)  # slice of each channel of y
 
@@ -71,7 +77,9 @@ class Coder:
 
         code = dict(code=lambda k, colour, mean, scale: mean, method=schedule)
         shapes = jax.eval_shape(lambda key: model.init(key, self.features, **code), jax.random.key(0))
-        self.params = jax.tree.map(lambda s: np.float32(rng.normal(size=s.shape) / np.prod(s.shape[:-1]) ** 0.5), shapes)
+        self.params = jax.tree.map(
+            lambda s: np.float32(rng.normal(size=s.shape) / np.prod(s.shape[:-1]) ** 0.5), shapes
+        )
         self.encode, self.decode = jax.jit(encode), jax.jit(decode)
         jacobian = jax.jit(jax.jacfwd(parameters))(self.y[0])
         self.jacobian = [np.asarray(j) for j in jacobian]  # of means and scales: [h, w, M (out), h, w, M (in)]

@@ -1,4 +1,5 @@
 """Probabilities are probabilities, bits are finite with useful gradients, and the tails keep their precision."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,14 +41,13 @@ def test_gaussian_bits_are_finite_everywhere():
 
 
 def test_gaussian_gradients_equal_differences():
-    y, mean, scale = np.float64([0.0, 2.0, -3.0, 1.0]), np.float64([0.4, -1.0, -2.2, 1.1]), np.float64([0.5, 2.0, 0.7, 9.0])
+    at = np.float64([[0.0, 2.0, -3.0, 1.0], [0.4, -1.0, -2.2, 1.1], [0.5, 2.0, 0.7, 9.0]])
 
     def bits(y, mean, scale):
         d = np.abs(y - mean)
         return -np.log2(norm.sf(d - 0.5, scale=scale) - norm.sf(d + 0.5, scale=scale))
 
-    at = (y, mean, scale)
-    grads = jax.grad(lambda *a: entropy.gaussian_bits(*a).sum(), (0, 1, 2))(*(jnp.float32(v) for v in at))
+    grads = jax.grad(lambda *a: entropy.gaussian_bits(*a).sum(), (0, 1, 2))(*jnp.float32(at))
     for i in range(3):
         moved = [[v + (i == j) * t for j, v in enumerate(at)] for t in (1e-6, -1e-6)]
         np.testing.assert_allclose(grads[i], (bits(*moved[0]) - bits(*moved[1])) / 2e-6, rtol=1e-3, atol=1e-5)
@@ -76,7 +76,7 @@ def prior(request):
     if request.param == "trained":
         rng = np.random.default_rng(0)
         spread = {"matrix": 0.3, "bias": 1.0, "factor": 3.0, "median": 0.4}
-        params = {name: p + np.float32(spread[name.rstrip("01234")] * rng.normal(size=p.shape)) for name, p in params.items()}
+        params = {k: p + np.float32(spread[k.rstrip("01234")] * rng.normal(size=p.shape)) for k, p in params.items()}
 
     def logits(v):
         return model.apply({"params": params}, v)[1](v)

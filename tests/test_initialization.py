@@ -1,4 +1,5 @@
 """The transform-codec start: with the residual branches silenced it is a (hierarchical) PCA, to the last digit."""
+
 import dataclasses
 
 import jax
@@ -14,8 +15,15 @@ from tests.test_model import random_params
 
 TWO_STAGES = dataclasses.replace(MICRO.model, blocks=("conv", "conv"), synthesis_width=24, groups=(8, 16))
 THREE_STAGES = dataclasses.replace(
-    TWO_STAGES, stem_kernel=4, stem_stride=4, widths=(12, 16, 24), depths=(1, 1, 1), heads=(1, 1, 1), head_dim=8,
-    blocks=("conv", "conv", "cluster"))
+    TWO_STAGES,
+    stem_kernel=4,
+    stem_stride=4,
+    widths=(12, 16, 24),
+    depths=(1, 1, 1),
+    heads=(1, 1, 1),
+    head_dim=8,
+    blocks=("conv", "conv", "cluster"),
+)
 
 
 def photographs():
@@ -47,6 +55,7 @@ def hierarchical_pca(config, crops):
 
 def silence(params):
     """`params` with the last layer of every residual branch of g_a and g_s at zero."""
+
     def visit(path, leaf):
         names = [p.key for p in path]
         return np.zeros_like(leaf) if names[0] in ("g_a", "g_s") and {"pointwise", "conv2"} & set(names) else leaf
@@ -78,7 +87,7 @@ def test_reconstruction_is_the_truncated_pca(start):
     np.testing.assert_allclose(x_hat, expected, atol=2e-4)
     x = crops / 255
     rows = (x - 0.5).reshape(8, 4, 16, 4, 16, 3).swapaxes(2, 3).reshape(-1, 768)
-    bound = np.square(np.linalg.svd(rows, compute_uv=False)[config.latent_channels:]).sum() / x.size
+    bound = np.square(np.linalg.svd(rows, compute_uv=False)[config.latent_channels :]).sum() / x.size
     assert bound * 0.999 <= np.square(x_hat - x).mean() < 0.1 * np.square(x - x.mean()).mean()
 
 
@@ -115,9 +124,15 @@ def test_the_rest_is_damped_and_the_input_untouched(start):
     assert 0 < np.abs(with_feature - x_hat).max() < 0.5
 
 
-@pytest.mark.parametrize("config", [
-    PAPER.model, dataclasses.replace(TINY.model, linear_path=False), dataclasses.replace(TINY.model, stem_kernel=10),
-], ids=["paper", "nonlinear", "overlap"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        PAPER.model,
+        dataclasses.replace(TINY.model, linear_path=False),
+        dataclasses.replace(TINY.model, stem_kernel=10),
+    ],
+    ids=["paper", "nonlinear", "overlap"],
+)
 def test_configs_without_a_linear_path(config):
     with pytest.raises(ConfigError, match="linear_path"):
         transform_codec({}, config, photographs())

@@ -1,4 +1,5 @@
 """Convolutions and rearrangements against their definitions."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,13 +17,19 @@ def normal(seed, *shape):
 
 def conv_by_definition(x, kernel, bias, stride):
     """Zero padding of kernel // 2 on all four sides, each output at stride times its index."""
-    full = [[sum(correlate2d(item[..., c], kernel[:, :, c, f], mode="same") for c in range(x.shape[-1]))
-             for f in range(kernel.shape[-1])] for item in x]
+    full = [
+        [
+            sum(correlate2d(item[..., c], kernel[:, :, c, f], mode="same") for c in range(x.shape[-1]))
+            for f in range(kernel.shape[-1])
+        ]
+        for item in x
+    ]
     return np.array(full).transpose(0, 2, 3, 1)[:, ::stride, ::stride] + bias
 
 
-@pytest.mark.parametrize("kernel, stride, size", [
-    (1, 1, (4, 6)), (3, 1, (5, 4)), (3, 2, (8, 6)), (5, 2, (6, 10)), (7, 1, (4, 5))])
+@pytest.mark.parametrize(
+    "kernel, stride, size", [(1, 1, (4, 6)), (3, 1, (5, 4)), (3, 2, (8, 6)), (5, 2, (6, 10)), (7, 1, (4, 5))]
+)
 def test_conv(kernel, stride, size):
     x, bias = normal(0, 2, *size, 3), normal(1, 4)
     weights = normal(2, kernel, kernel, 3, 4)

@@ -1,4 +1,5 @@
 """GuidedPQF's least squares: the best correction in the span of the maps, harmless when the span is degenerate."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,8 +71,10 @@ def degenerate(kind):
     return basis, residual
 
 
-@pytest.mark.parametrize("kind", [
-    "zero", "one zero", "tiny", "huge", "constant", "duplicate", "multiple", "1e-2", "1e-3", "1e-4", "1e-5", "1e-7"])
+@pytest.mark.parametrize(
+    "kind",
+    ["zero", "one zero", "tiny", "huge", "constant", "duplicate", "multiple", "1e-2", "1e-3", "1e-4", "1e-5", "1e-7"],
+)
 def test_degenerate_maps(kind):
     """Vanishing, dependent and nearly dependent maps: bounded coefficients, no added energy, finite gradients."""
     basis, residual = degenerate(kind)

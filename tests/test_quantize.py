@@ -1,4 +1,5 @@
 """Rounding, noise and the lower bound: values and the gradients that are not those of the value."""
+
 import jax
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ def test_round_ste():
     np.testing.assert_array_equal(jax.grad(lambda x: (round_ste(x) * cotangent).sum())(x), cotangent)
 
 
-@pytest.mark.parametrize("x, cotangent, passes", [
-    (0.5, 1.0, True), (0.5, -1.0, True), (0.1, -1.0, True), (0.1, 1.0, False), (0.25, 1.0, True)])
+@pytest.mark.parametrize(
+    "x, cotangent, passes",
+    [(0.5, 1.0, True), (0.5, -1.0, True), (0.1, -1.0, True), (0.1, 1.0, False), (0.25, 1.0, True)],
+)
 def test_lower_bound(x, cotangent, passes):
     """Below the bound, only a gradient whose descent step raises x passes; at the bound every gradient does."""
     value, pull = jax.vjp(lambda x: lower_bound(x, 0.25), x)

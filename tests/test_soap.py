@@ -1,4 +1,5 @@
 """SOAP against Adam where they must agree, and where it must win."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +25,7 @@ def feed(transform, grads):
 
 
 def descend(transform, steps):
-    """Expected loss |A^T W B|^2 / 2 after steps on batches of 16 inputs; curvatures span 1e6, on axes that are not W's."""
+    """Expected loss |A^T W B|^2 / 2 after steps on batches of 16; curvatures span 1e6, on axes that are not W's."""
     a, b = ((rotation(seed, n) * np.logspace(-1.5, 0, n)).astype(np.float32) for seed, n in ((0, 12), (1, 8)))
     w = jnp.asarray(normal(2, 12, 8))
 

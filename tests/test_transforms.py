@@ -1,4 +1,5 @@
 """Shapes of the whole graph by abstract evaluation, and the pieces that the authors' fixtures leave open."""
+
 import functools
 
 import jax
@@ -26,11 +27,14 @@ def test_shapes(name, dtype, h, w):
     x, lmbda = jax.ShapeDtypeStruct((2, h, w, 3), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32)
     out = jax.eval_shape(CLIC(config, dtype).apply, abstract_params(name), x, lmbda)
     for tensor, scale, channels in (
-            ("y", 16, config.latent_channels), ("y_hat", 16, config.latent_channels),
-            ("z", 64, config.hyper_layers[-1][0]), ("feature", 16, config.feature_channels),
-            ("features", 16, 2 * config.hyper_channels)):
+        ("y", 16, config.latent_channels),
+        ("y_hat", 16, config.latent_channels),
+        ("z", 64, config.hyper_layers[-1][0]),
+        ("feature", 16, config.feature_channels),
+        ("features", 16, 2 * config.hyper_channels),
+    ):
         assert out.tensors[tensor].shape == (2, h // scale, w // scale, channels), tensor
-    assert out.tensors["coefficients"].shape == (2, sum(config.groups[:config.pqf_slices]), config.pqf_basis)
+    assert out.tensors["coefficients"].shape == (2, sum(config.groups[: config.pqf_slices]), config.pqf_basis)
     assert out.x_hat.shape == (2, h, w, 3)
     assert out.bits_y.shape == out.bits_z.shape == out.pqf_residual.shape == (2,)
     assert {leaf.dtype for leaf in jax.tree.leaves(out)} == {jnp.dtype("float32")}
@@ -50,7 +54,7 @@ def test_stem_over_patches():
     conv = variables["params"]["conv"]
     for p in range(2):
         for q in range(3):
-            patch = x[:, 4 * p:4 * p + 4, 4 * q:4 * q + 4].reshape(2, -1)
+            patch = x[:, 4 * p : 4 * p + 4, 4 * q : 4 * q + 4].reshape(2, -1)
             np.testing.assert_allclose(out[:, p, q], patch @ conv["kernel"] + conv["bias"], atol=1e-5)
 
 
@@ -60,3 +64,19 @@ def test_odd_cluster_blocks_have_two_branches(checkerboard):
     params = jax.eval_shape(stage.init, jax.random.key(0), jnp.zeros((1, 8, 8, 32)))["params"]
     branches = ["anchor" in params[f"block{i}"] and "non_anchor" in params[f"block{i}"] for i in range(3)]
     assert branches == [False, checkerboard, False]
+
+
+def test_gradients_of_empty_maps_are_finite():
+    """A black image gives constant features, zero vectors to cluster and pixels without variance."""
+    stage = Stage(ModelConfig(depths=(2, 1, 1, 1), heads=(1, 1, 1, 1), head_dim=4, gate_reduction=4), 0)
+    x, rng = np.zeros((1, 4, 4, 8), np.float32), np.random.default_rng(0)
+    shapes = jax.eval_shape(stage.init, jax.random.key(0), x)
+    for size in (0.0, 0.3):  # with every parameter at zero as well, and with random ones
+        params = jax.tree.map(lambda s: np.float32(size * rng.normal(size=s.shape)), shapes)
+        grads = finite_gradients(stage)(params, x)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+@functools.cache
+def finite_gradients(stage):
+    return jax.jit(jax.grad(lambda params, x: jnp.square(stage.apply(params, x) - 1).sum(), (0, 1)))

@@ -1,0 +1,152 @@
+"""Integer probability tables, the only form in which the coder ever sees a probability.
+
+The Gaussian tables are the same on every machine: computed from the scales alone with + - * / and rounding, which
+IEEE 754 fixes to the last bit (it leaves exp and erfc to each math library), and then checked against a hash.
+Differs from the reference, whose 16-bit tables come from float32 and the local erfc. NumPy only.
+"""
+
+import decimal
+import functools
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clic_jax.errors import UserError
+
+SCALE_MIN = 0.11  # smallest scale of Balle et al.'s table: narrower Gaussians cost nothing more
+SCALE_MAX = 256.0  # its largest
+SCALE_LEVELS = 64  # its length: neighbours are 13 % apart, which costs 0.006 bits at most if the nearest is taken
+
+PRECISION = 24  # frequencies of a table sum to 2**24, the total that constriction works with
+TOTAL = 1 << PRECISION
+VALUE_MIN, VALUE_MAX = -(1 << 15), (1 << 15) - 1  # what can be coded at all, in a table or past its escape symbol
+
+HALF_WIDTH = 5.3  # of a Gaussian table, in scales: the Gaussian leaves it once in 8.6 million symbols
+HALF_WIDTH_MIN = 16  # and in symbols: real outliers then cost 24 bits in a table, for 3e-6 bits a symbol
+GAUSSIAN_SHA256 = "4220d39f91d37d5356112776513e3f1c2289442f3203cd4d6a63007971ad3f90"
+
+
+class TableError(UserError):
+    """A probability table that cannot be coded with, or that differs from the one files are written with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Frequencies of the integers first, first + 1, ..., last, and of one escape symbol that stands for all others.
+
+    Attributes:
+        first: the smallest integer; it and `last` lie in VALUE_MIN..VALUE_MAX.
+        freq: int32 [n + 1], n >= 1, each >= 1, sum 2**24, the escape symbol last. Made read-only.
+    Raises: TableError if the frequencies are not such, as after damage to a stored table.
+    """
+
+    first: int
+    freq: np.ndarray
+
+    def __post_init__(self):
+        freq = np.array(self.freq)
+        valid = freq.ndim == 1 and freq.size >= 2 and freq.dtype.kind in "iu" and freq.min() >= 1 and freq.max() < TOTAL
+        if not valid or freq.sum(dtype=np.int64) != TOTAL:
+            raise TableError(f"not a probability table: it needs two or more integers above 0 that sum to {TOTAL}")
+        if not VALUE_MIN <= self.first <= self.first + freq.size - 2 <= VALUE_MAX:
+            raise TableError(f"a table of {freq.size - 1} integers from {self.first} leaves {VALUE_MIN}..{VALUE_MAX}")
+        freq = freq.astype(np.int32)
+        freq.flags.writeable = False
+        object.__setattr__(self, "first", int(self.first))
+        object.__setattr__(self, "freq", freq)
+
+    @property
+    def last(self) -> int:
+        """The largest integer that has a frequency of its own."""
+        return self.first + self.freq.size - 2
+
+
+def pmf_table(pmf: np.ndarray, first: int) -> Table:
+    """The table of a distribution over first, first + 1, ..., first + n - 1.
+
+    Args: pmf: [n] probabilities, sum at most 1 (or 0.1 % over); what they leave of 1 goes to the escape symbol.
+    Raises: TableError if they are not probabilities.
+    """
+    pmf = np.asarray(pmf, np.float64)
+    if pmf.ndim != 1 or not pmf.size or not (pmf >= 0).all() or not 0 < (mass := math.fsum(pmf)) <= 1.001:
+        raise TableError("not probabilities: they must be 0 or more, and sum to more than 0 and at most 1")
+    return Table(first, _quantize(np.append(pmf, max(0.0, 1 - mass))))
+
+
+@functools.cache
+def gaussian_tables() -> tuple[Table, ...]:
+    """One table of zero-mean Gaussian bins for each of SCALE_TABLE: symbol k has P(k - 0.5 < Y < k + 0.5).
+
+    Raises: TableError if this machine's arithmetic yields other tables than those that files are written with.
+    """
+    widths = [max(HALF_WIDTH_MIN, math.ceil(HALF_WIDTH * scale)) for scale in SCALE_TABLE]
+    edges = half_normal(np.concatenate([np.arange(0.5, w + 1) / s for w, s in zip(widths, SCALE_TABLE)]))
+    tables = []
+    for width, edge in zip(widths, np.split(edges, np.cumsum([w + 1 for w in widths])[:-1])):
+        side = np.diff(edge)
+        tables.append(pmf_table(np.concatenate([side[::-1], [2 * edge[0]], side]), -width))
+    if (found := tables_sha256(tables)) != GAUSSIAN_SHA256:
+        raise TableError(
+            "floating-point arithmetic here is not IEEE 754 double precision, so that no file can be read or written "
+            f"(tables {found[:8]}, not {GAUSSIAN_SHA256[:8]}): try another machine, or another build of NumPy"
+        )
+    return tuple(tables)
+
+
+def tables_sha256(tables: Sequence[Table]) -> str:
+    """Hash of tables in order, as hexadecimal digits; equal if and only if they code alike."""
+    digest = hashlib.sha256()
+    for table in tables:
+        digest.update(np.array([table.first, table.freq.size], "<i4").tobytes() + table.freq.astype("<i4").tobytes())
+    return digest.hexdigest()
+
+
+def half_normal(x: np.ndarray) -> np.ndarray:
+    """P(0 < X < x) for a standard normal X, x >= 0, to 1e-15; from 7.5 on it is that of 7.5, within 4e-14 of 1/2.
+
+    Quotient of two series of positive terms, which lose no digits: (x + x^3/3 + x^5/15 + ...) / sqrt(2 pi) over the
+    power series of exp(x^2/2) (Marsaglia 2004, with the exponential expanded too).
+    """
+    x = np.minimum(x, 7.5)
+    square = x * x
+    numerator = odd = x
+    denominator = power = np.ones_like(x)
+    for n in range(1, 129):  # the first term left out is below 1e-20 of the sum
+        odd = odd * square / (2 * n + 1)
+        power = power * square / (2 * n)
+        numerator, denominator = numerator + odd, denominator + power
+    return numerator / denominator / 2.5066282746310002  # sqrt(2 pi)
+
+
+def _quantize(p: np.ndarray) -> np.ndarray:
+    """Integers >= 1 that sum to TOTAL, in proportion to p [n]: floors, then one more for the largest remainders.
+
+    What would be below 1 gets 1, and the others share the rest in proportion. Ties go to the earlier symbol.
+    """
+    if p.size >= TOTAL // 2:
+        raise TableError(f"{p.size} symbols are too many for {PRECISION}-bit frequencies")
+    tiny = np.zeros(p.size, bool)
+    while True:
+        share = p * ((TOTAL - int(tiny.sum())) / math.fsum(p[~tiny]))  # fsum: np.sum may add in another order elsewhere
+        if not (share[~tiny] < 1).any():
+            break
+        tiny |= share < 1  # raising these to 1 lowers the share of the others a little
+    freq = np.where(tiny, 1, np.floor(share)).astype(np.int64)
+    remainder = np.where(tiny, -1, share - np.floor(share))
+    freq[np.argsort(-remainder, kind="stable")[: TOTAL - freq.sum()]] += 1
+    return freq
+
+
+def _scale_table() -> np.ndarray:
+    """SCALE_LEVELS scales, log-uniform from SCALE_MIN to SCALE_MAX; decimal, as its ln and exp round correctly."""
+    with decimal.localcontext(decimal.Context(prec=28)):
+        low, high = decimal.Decimal(str(SCALE_MIN)), decimal.Decimal(str(SCALE_MAX))
+        step = (high / low).ln() / (SCALE_LEVELS - 1)
+        return np.array([float(low * (step * i).exp()) for i in range(SCALE_LEVELS)])
+
+
+SCALE_TABLE = _scale_table()  # float64 [64], in quantisation steps
+SCALE_TABLE.flags.writeable = False

@@ -1,0 +1,195 @@
+"""Tables are exact integers, near-optimal, equal to SciPy's Gaussian, and the same everywhere (a literal hash)."""
+
+import decimal
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from clic_jax import cdf
+from clic_jax.errors import UserError
+from tests.conftest import ROOT
+
+GOLDEN = "4220d39f91d37d5356112776513e3f1c2289442f3203cd4d6a63007971ad3f90"
+
+
+def gaussian_pmf(values, scale):
+    """SciPy's P(k - 0.5 < Y < k + 0.5), from the tail on the side of k."""
+    return norm.sf(np.abs(values) - 0.5, scale=scale) - norm.sf(np.abs(values) + 0.5, scale=scale)
+
+
+def expected_bits(pmf, values, table):
+    """Mean code length of a symbol with the given distribution; an escape costs 16 bits more."""
+    inside = (values >= table.first) & (values <= table.last)
+    freq = np.where(inside, table.freq[np.where(inside, values - table.first, -1)], table.freq[-1])
+    return pmf @ (24 - np.log2(freq) + np.where(inside, 0, 16))
+
+
+def entropy(pmf):
+    return -pmf[pmf > 0] @ np.log2(pmf[pmf > 0])
+
+
+def test_golden_hash():
+    """Files are coded with these very tables. If this fails, new files cannot be read by old versions."""
+    assert cdf.tables_sha256(cdf.gaussian_tables()) == GOLDEN == cdf.GAUSSIAN_SHA256
+
+
+def test_golden_hash_without_simd_and_with_other_decimals():
+    """NumPy's baseline code paths and a user's decimal context give the same tables."""
+    code = (
+        "import decimal; decimal.getcontext().prec = 5; from clic_jax import cdf; cdf.gaussian_tables(); print('same')"
+    )
+    dispatched = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    env = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(dispatched)}
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert out.stdout == "same\n", out.stderr
+
+
+def test_half_normal_is_plain_ieee_arithmetic():
+    """Bit for bit what Python's own floats give: NumPy neither fuses nor reorders any of it."""
+    points = [float(x) for x in np.random.default_rng(0).uniform(0, 7.5, 200)]
+    expected = []
+    for x in points:
+        odd = numerator = x
+        power = denominator = 1.0
+        for n in range(1, 129):
+            odd, power = odd * (x * x) / (2 * n + 1), power * (x * x) / (2 * n)
+            numerator, denominator = numerator + odd, denominator + power
+        expected.append(numerator / denominator / 2.5066282746310002)
+    assert cdf.half_normal(np.array(points)).tolist() == expected
+
+
+def test_other_arithmetic_is_refused(monkeypatch):
+    """Tables that differ in a unit or two are an error of one line, never a file that others cannot read."""
+    monkeypatch.setattr(cdf, "half_normal", lambda x: 0.5 - norm.sf(x) + 1e-7 * (x > 1))
+    cdf.gaussian_tables.cache_clear()
+    with pytest.raises(cdf.TableError, match="not IEEE 754") as caught:
+        cdf.gaussian_tables()
+    assert isinstance(caught.value, UserError) and "\n" not in str(caught.value)
+    monkeypatch.undo()
+    assert cdf.gaussian_tables()
+
+
+def test_scale_table():
+    assert cdf.SCALE_TABLE[0] == cdf.SCALE_MIN and cdf.SCALE_TABLE[-1] == cdf.SCALE_MAX
+    np.testing.assert_allclose(cdf.SCALE_TABLE, np.geomspace(0.11, 256, 64), rtol=1e-14)
+    with decimal.localcontext(decimal.Context(prec=4, rounding=decimal.ROUND_UP)):
+        np.testing.assert_array_equal(cdf._scale_table(), cdf.SCALE_TABLE)
+
+
+def test_half_normal_equals_scipy():
+    x = np.concatenate([np.linspace(0, 8, 80_001), np.geomspace(1e-300, 1e3, 1000)])
+    values = cdf.half_normal(x)
+    np.testing.assert_allclose(values, 0.5 - norm.sf(x), atol=5e-14, rtol=0)
+    small = (x > 0) & (x < 1)  # norm.sf loses digits here
+    np.testing.assert_allclose(values[small], norm.cdf(x[small]) - 0.5, atol=1e-15, rtol=0)
+    assert (np.diff(cdf.half_normal(np.linspace(0, 7.5, 10_001))) >= -1e-15).all()
+
+
+@pytest.mark.parametrize("i", range(cdf.SCALE_LEVELS))
+def test_gaussian_table(i):
+    """Sums, signs, monotone to either side, symmetric to 1 unit, within 1 unit of SciPy where that is 1 or more."""
+    table, scale = cdf.gaussian_tables()[i], cdf.SCALE_TABLE[i]
+    assert table.freq.sum() == 2**24 and table.freq.min() >= 1 and table.freq.dtype == np.int32
+    assert table.last == -table.first == max(16, np.ceil(5.3 * scale))
+    symbols = table.freq[:-1].astype(int)
+    up, down = symbols[table.last :], symbols[table.last :: -1]
+    assert np.abs(up - down).max() <= 1
+    assert (np.diff(up) <= 1).all() and (np.diff(down) <= 1).all()
+    values = np.arange(table.first, table.last + 1)
+    expected = np.maximum(2**24 * gaussian_pmf(values, scale), 1)
+    assert (np.abs(symbols - expected) <= 1 + 1e-4 * expected).all()
+    with pytest.raises(ValueError):
+        table.freq[0] = 2
+
+
+def test_gaussian_loss_is_small():
+    """Over the entropy of the exact Gaussian, everything included: 2e-5 bits a symbol at most; escapes 2e-7."""
+    for scale, table in zip(cdf.SCALE_TABLE, cdf.gaussian_tables()):
+        values = np.arange(-int(12 * scale) - 20, int(12 * scale) + 21)
+        pmf = gaussian_pmf(values, scale)
+        assert 0 < expected_bits(pmf, values, table) - entropy(pmf) < 2e-5
+        assert pmf[np.abs(values) > table.last].sum() < 2e-7
+
+
+def best_quantize(p):
+    """All start with 1; each further unit goes where it saves most bits, which is optimal as gains only diminish."""
+    freq = np.ones(p.size, int)
+    for _ in range(cdf.TOTAL - p.size):
+        freq[np.argmax(p * np.log2(1 + 1 / freq))] += 1
+    return freq
+
+
+def test_quantize_is_near_optimal(monkeypatch):
+    """Against the best integers, with totals of 8 bits, where rounding matters: a unit apart at most, 0.001 bits."""
+    monkeypatch.setattr(cdf, "TOTAL", 256)
+    rng, losses, distances = np.random.default_rng(0), [], []
+    for _ in range(200):
+        p = rng.dirichlet(np.full(rng.integers(2, 40), rng.choice([0.05, 0.5, 5])))
+        freq, best = cdf._quantize(p), best_quantize(p)
+        assert freq.sum() == 256 and freq.min() >= 1
+        losses.append(p @ np.log2(best / freq))
+        distances.append(np.abs(freq - best).max())
+    assert min(losses) > -1e-12 and max(losses) < 0.001 and max(distances) <= 1
+
+
+@given(
+    st.lists(st.floats(0, 1) | st.just(0.0) | st.floats(0, 1e-300), min_size=1, max_size=200).filter(sum),
+    st.floats(1e-6, 1),
+    st.integers(cdf.VALUE_MIN, cdf.VALUE_MAX - 200),
+)
+@settings(max_examples=200, deadline=None)
+def test_pmf_table(pmf, mass, first):
+    """Any distribution: a valid table whose loss is bounded by what the least frequencies cost."""
+    pmf = np.array(pmf) / (max(pmf) * len(pmf)) * mass  # sum at most `mass`, and no overflow
+    if not pmf.sum() > 0:
+        return
+    table = cdf.pmf_table(pmf, first)
+    assert (table.first, table.last) == (first, first + pmf.size - 1)
+    whole = np.append(pmf, max(0, 1 - pmf.sum()))
+    whole /= whole.sum()
+    loss = -whole @ np.log2(table.freq / 2**24) - entropy(whole)
+    assert -1e-9 <= loss < 1e-6 + 3 * whole.size / 2**24
+
+
+def test_pmf_table_takes_probabilities_that_sum_to_one_but_for_rounding():
+    pmf = np.float32([0.5, 0.25, 0.25]) * np.float32(1 + 1e-4)
+    table = cdf.pmf_table(pmf, -1)
+    assert table.freq[-1] == 1 and np.abs(table.freq[:-1] - [2**23, 2**22, 2**22]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "pmf", [[], [0.0], [0.5, -0.1], [np.nan], [0.9, 0.2], [np.inf], [[0.5, 0.5]]], ids=lambda pmf: str(pmf)
+)
+def test_no_probabilities(pmf):
+    with pytest.raises(cdf.TableError, match="not probabilities"):
+        cdf.pmf_table(pmf, 0)
+
+
+@pytest.mark.parametrize(
+    "first, freq",
+    [
+        (0, [2**24]),
+        (0, [2**23, 2**23 + 1]),
+        (0, [2**24 + 1, -1]),
+        (0, [2**24, 0]),
+        (0, [2.0**23, 2.0**23]),
+        (0, [[2**23, 2**23]]),
+        (0, np.array([2**64 - 2**24, 2**24, 2**24], np.uint64)),
+        (cdf.VALUE_MAX, [2**23, 2**22, 2**22]),
+        (cdf.VALUE_MIN - 1, [2**23, 2**23]),
+    ],
+)
+def test_no_tables(first, freq):
+    with pytest.raises(cdf.TableError):
+        cdf.Table(first, np.asarray(freq))
+
+
+def test_too_many_symbols():
+    with pytest.raises(cdf.TableError):
+        cdf.pmf_table(np.full(70_000, 1 / 70_000), 0)
