@@ -1,52 +1,58 @@
-r"""The .clic file, version 1: what is in it byte for byte, and everything that can be wrong with one.
+"""The .clic file, version 1: what is in it byte for byte, and everything that can be wrong with one.
 
-    +----------+-----+----------+-------+--------+---------+--------+---+-----+---------+ - - - - +- - - - - -+--------+
-    | C1 49 43 | f v | model id | width | height | quality | stream | z | pqf | latents | stream  : extras    | check  |
-    +----------+-----+----------+-------+--------+---------+--------+---+-----+---------+ - - - - +- - - - - -+--------+
-     magic 3     1     4          varint  varint   varint    varint   1   0, 1  3         the data  if flagged   3 bytes
+    +----------+---+------------+--------+--------+---------+--------+-----+-------+-----------+
+    | C1 49 43 | 1 | model id 4 | width  | height | quality | size   | z 1 | pqf 1 | latents 3 |  24 bytes with the check
+    +----------+---+------------+--------+--------+---------+--------+-----+-------+-----------+
+    | stream     |               varint   varint   varint    varint         if flagged
+    +------------+ low half: version 1; high half, flags: 1 the source was grey, 2 pqf, 4 extras, 8 none yet
+    | extras     |  if flagged
+    +---------+--+
+    | check 3 |
+    +---------+
 
-    f v      low half: version 1. High half, flags: 1 source was grey, 2 PQF coefficients, 4 extras, 8 must be clear
-    model id of `clic_jax.published`, its 8 hex digits
-    width    and height of the picture in pixels, before padding, 1 to 2^20
-    quality  whole part, 1 to 100, plus 128 times the hundredths: one byte for a whole quality
-    stream   bytes of the one entropy-coded stream with z, y and the PQF coefficients, in the codec's own order
-    z, pqf   about how many bytes of the stream are theirs, one byte each: 0 to 31 are exact, then 5 significant bits,
-             rounded down. Only `info` reads them; pqf is absent without its flag
-    latents  checksum of the decoded latents, by which a decoder finds out that it went out of step
-    extras   chunks in rising order of their tags, then 00:   | tag 1 | length varint | bytes |
-             An unknown tag is skipped if its high bit is set, and otherwise makes the file unreadable
-    check    checksum of all bytes before it
+    model id  the 8 hex digits of `clic_jax.published.model_id`
+    width     and height of the picture in pixels, before padding, 1 to 2^20
+    quality   its whole part, 1 to 100, plus 128 times its hundredths: one byte for a whole quality
+    size      bytes of the stream: z, y and the PQF coefficients, which the flag pqf announces, in the codec's order
+    z, pqf    about how many bytes of the stream are theirs, for `info` alone: 0 to 31 are exact, more is rounded down
+              to five significant bits; a high half E > 0 and a low half M mean (16 + M) 2^(E-1)
+    latents   checksum of the decoded latents, by which a decoder finds out that it is out of step
+    extras    | tag 1 | size varint | bytes | in rising order of tags, then 00. An unknown tag is skipped if its high
+              bit is set, and makes the file unreadable if not
+    check     checksum of all the bytes before it
 
-A 12-megapixel photograph of whole quality has 24 bytes that are not stream or extras. Numbers are little-endian. A
-varint is seven bits a byte, the lowest first, the high bit set in all but the last byte; no longer than it need be
-(LEB128). Checksums are the low 24 bits of the CRC-32 of zlib: one damaged file in 17 million passes the second, and
-then has to pass the first. There is one way to write a file, but for the deflated ICC profile.
+A photograph of 12 megapixels has 24 bytes beside its stream and extras; one more for a fractional quality, one less
+without PQF. Numbers are little-endian. A varint has seven bits a byte, the high bit set in all but the last one, and no
+more bytes than it needs (LEB128). Checksums are the low 24 bits of zlib's CRC-32: a damaged file passes one in 17
+million times, and the picture then has to pass the other. Only the deflated ICC profile can be written in two ways.
 """
 
+import contextlib
 import os
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from clic_jax.errors import UserError
 
-MAGIC = b"\xc1IC"  # C1 occurs in no UTF-8 text
+MAGIC = b"\xc1IC"  # no text: C1 never occurs in UTF-8
 VERSION = 1
 MAX_SIDE = 2**20  # pixels
-MAX_PIXELS = 2**28  # the largest picture read by default: 16384 x 16384
-MAX_ICC = 2**24  # bytes of an inflated ICC profile; real ones have up to some 3 MB
-_GREY, _PQF, _EXTRAS, _RESERVED = 1, 2, 4, 8  # flags
+MAX_PIXELS = 2**28  # the largest picture read by default, 16384 x 16384
+MAX_ICC = 2**24  # bytes of a profile; real ones have 3 MB at most
+_GREY, _PQF, _EXTRAS, _UNUSED = 1, 2, 4, 8  # flags
+_AGAIN = "copy or download the file again"
 
 
 class Tag(IntEnum):
-    """Chunks of the extras; those from 128 on may be skipped by a reader that does not know them."""
+    """Chunks of the extras. A reader that does not know the tag skips it from 128 on, and gives up below."""
 
-    ALPHA = 1  # the transparency plane, an image file of its own, lossless
-    TILES = 2  # the picture is coded in tiles: how, as the codec writes it
+    ALPHA = 1  # the transparency plane as an image file of its own, lossless
+    TILES = 2  # the picture is coded in tiles; how, as the codec writes it
     ICC = 129  # colour profile, deflated in the file
     EXIF = 130
 
@@ -80,32 +86,21 @@ class TooLarge(FormatError):
 
 
 class ModelMismatch(FormatError):
-    """The codec was given another model (id `found`) than the one that wrote the file (id `expected`)."""
-
-    def __init__(self, expected: str, found: str):
-        super().__init__(expected, found)  # the arguments, not the message, so that the error survives pickling
-        self.expected, self.found = expected, found
+    """ModelMismatch(expected, found): the ids of the model that wrote the file, and of the one the codec was given."""
 
     def __str__(self):
-        return (
-            f"the file was written with model {self.expected} and cannot be decoded with {self.found}: "
-            "give the model that wrote it (`clic-jax models` lists the ids of the installed ones)"
-        )
+        return "the file needs model {}, not {} (`clic-jax models` lists those installed)".format(*self.args)
 
 
 class Desync(FormatError):
-    """Decoding gave other latents than encoding: their `checksum` is `found`, not `expected`. A bug, never bad luck."""
+    """Desync(expected, found, setting): the checksums of the encoder's latents and of the decoder's. Always a bug.
 
-    def __init__(self, expected: int, found: int, setting: str = ""):
-        """`setting`: the versions and devices that the report should name, such as "jax 0.10.0, cpu"."""
-        super().__init__(expected, found, setting)
-        self.expected, self.found, self.setting = expected, found, setting
+    setting: the versions and the device that the report should name, such as "jax 0.10.0, cpu".
+    """
 
     def __str__(self):
-        return (
-            f"decoder out of step, so there is no picture: latents {self.found:06x}, not {self.expected:06x}"
-            f"{f' ({self.setting})' if self.setting else ''}; please report this line, the file and where it was written"
-        )
+        text = "decoder out of step, so there is no picture: please report this line and the file ({:06x}, {:06x}, {})"
+        return text.format(*self.args)
 
 
 def checksum(*parts) -> int:
@@ -118,49 +113,39 @@ def checksum(*parts) -> int:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about itself.
-
-    Raises: ValueError for a field outside the values given here.
-    """
+    """What a file says about itself. Raises ValueError for values that a file cannot hold."""
 
     width: int  # pixels, 1 to MAX_SIDE
     height: int
     quality: float  # 1 to 100, a multiple of 0.01
     model_id: str  # 8 hex digits, lower case
     latents_check: int  # `checksum` of the decoded latents
-    grey: bool = False  # decode to a grey picture
+    grey: bool = False  # the picture is to be decoded to grey
     z_bytes: int = 0  # of the stream; rounded down in the file, as `pqf_bytes` is
     pqf_bytes: int | None = None  # None: there are no PQF coefficients
 
     def __post_init__(self):
-        if not re.fullmatch("[0-9a-f]{8}", self.model_id):
-            raise ValueError(f"model_id must be 8 hex digits, not {self.model_id!r}")
-        for field in _FIELDS:
-            value = getattr(self, field.name, None)
-            if field.high and value is not None and not field.low <= value <= field.high:
-                raise ValueError(f"{field.name} must be from {field.low} to {field.high}, not {value}")
-        if self.quality != round(self.quality, 2):
-            raise ValueError(f"quality must be a multiple of 0.01, not {self.quality}")
+        for name, _, _, legal, _ in _FIELDS:
+            value = getattr(self, name, None)
+            if value is not None and not legal(value):
+                raise ValueError(f"{name} cannot be {value!r} in a .clic file")
 
 
 def pack(header: Header, stream: bytes, extras: Mapping[Tag, bytes] | None = None) -> bytes:
-    """The bytes of a file.
+    """The bytes of a file with `stream` as the codec wrote it, and extras by tag (the ICC profile is deflated here).
 
-    Args:
-        stream: z, y and PQF coefficients as the codec wrote them. extras: a plain profile, not a deflated one.
-    Raises: ValueError if the parts of the stream are larger than it.
+    Raises: ValueError if z and pqf have more bytes than the stream, for an unknown tag, or for a profile over MAX_ICC.
     """
-    if header.z_bytes + (header.pqf_bytes or 0) > len(stream):
-        raise ValueError(f"z and pqf have more bytes than the stream of {len(stream)}: {header}")
+    extras = dict(extras or {})
+    if header.z_bytes + (header.pqf_bytes or 0) > len(stream) or len(extras.get(Tag.ICC, b"")) > MAX_ICC:
+        raise ValueError(f"parts larger than the stream of {len(stream)} bytes, or a profile over {MAX_ICC}: {header}")
+    if Tag.ICC in extras:
+        extras[Tag.ICC] = zlib.compress(extras[Tag.ICC], 9)
     flags = header.grey * _GREY | (header.pqf_bytes is not None) * _PQF | bool(extras) * _EXTRAS
     values = vars(header) | {"stream_bytes": len(stream)}
-    out = [MAGIC, bytes([VERSION | flags << 4])]
-    out += [field.write(values[field.name]) for field in _FIELDS if field.flag & flags == field.flag]
-    out.append(stream)
-    for tag, content in sorted((extras or {}).items()):
-        content = zlib.compress(content, 9) if tag == Tag.ICC else content
-        out += [bytes([Tag(tag)]), _write_varint(len(content)), content]
-    out += [b"\0"] if extras else []
+    fields = [write(values[name]) for name, write, _, _, flag in _FIELDS if not flag & ~flags]
+    chunks = [bytes([Tag(tag)]) + _write_varint(len(extras[tag])) + extras[tag] for tag in sorted(extras)]
+    out = [MAGIC, bytes([flags << 4 | VERSION]), *fields, stream, *chunks, b"\0" * bool(extras)]
     return b"".join([*out, checksum(*out).to_bytes(3, "little")])
 
 
@@ -168,29 +153,26 @@ def unpack(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> tuple[Header,
     """The header, the stream and the extras of a file; undoes `pack`, but for the rounding of the header's byte counts.
 
     Time and memory are proportional to `data`, plus MAX_ICC. Optional chunks that this version does not know are left
-    out. `max_pixels`: refuse larger pictures, before anything is allocated for them; None for no limit but MAX_SIDE.
+    out. `max_pixels`: refuse larger pictures; None for no limit but MAX_SIDE.
     Raises: a FormatError of its own kind for each thing that can be wrong, ModelMismatch and Desync excepted.
     """
     header, stream, chunks, _ = _parse(bytes(data))
     if max_pixels is not None and header.width * header.height > max_pixels:
-        raise TooLarge(
-            f"the picture has {header.width} x {header.height} pixels, more than the limit of {max_pixels}: "
-            "raise the limit if you trust the file"
-        )
+        size = f"{header.width} x {header.height} pixels"
+        raise TooLarge(f"{size} are more than the limit of {max_pixels}: raise the limit if you trust the file")
     extras = {Tag(tag): content for tag, content in chunks.items() if tag in set(Tag)}
     unknown = [tag for tag in chunks if tag < 128 and tag not in extras]
     if unknown:
-        raise UnknownVersion(f"the file needs the feature {unknown[0]}, unknown to this version: upgrade clic_jax")
+        raise UnknownVersion(f"the file needs the feature {unknown[0]}, which this clic_jax lacks: upgrade clic_jax")
     if Tag.ICC in extras:
         extras[Tag.ICC] = _inflate(extras[Tag.ICC])
     return header, stream, extras
 
 
 def peek(source: bytes | str | os.PathLike | BinaryIO) -> dict[str, Any]:
-    """What `info` prints of a file, a path or bytes: width, height, quality, model_id, and bytes of which part.
+    """What `info` prints of bytes, a path or an open file: width, height, quality, model_id and bytes, by part.
 
-    The parts add up to the total. Those of z and pqf are rounded down (see the top of this module), and y is the rest
-    of the stream, so it is at most 6 % of z and pqf too large.
+    The parts add up to the total: z and pqf are rounded down (see the top of this module), y is the rest of the stream.
     Raises: FormatError as `unpack`, but neither for large pictures nor for unknown features; OSError.
     """
     if hasattr(source, "read"):
@@ -203,6 +185,35 @@ def peek(source: bytes | str | os.PathLike | BinaryIO) -> dict[str, Any]:
     return about | {"bytes": {"total": len(data), **parts, "extras": extras}}
 
 
+def _parse(data: bytes) -> tuple[Header, bytes, dict[int, bytes], int]:
+    """(header, stream, chunks as stored by tag, bytes of the extras), all checked but `max_pixels` and tags."""
+    if data[:3] != MAGIC[: len(data)]:
+        raise NotClic("not a .clic file: it starts with other bytes (if it is a picture, compress it first)")
+    reader = _Reader(data)
+    flags, version = divmod(reader.take(4)[3], 16)
+    if version != VERSION:
+        raise UnknownVersion(f"the file has format version {version}, this clic_jax reads {VERSION}: upgrade clic_jax")
+    values = {name: read(reader) for name, _, read, _, flag in _FIELDS if not flag & ~flags}
+    stream = reader.take(values.pop("stream_bytes"))
+    start = reader.at
+    chunks = _read_chunks(reader) if flags & _EXTRAS else {}
+    end = reader.at
+    if int.from_bytes(reader.take(3), "little") != checksum(memoryview(data)[:end]):  # before judging values
+        raise Damaged(f"damaged, for its checksum is wrong: {_AGAIN}")
+    if reader.at < len(data):
+        raise TrailingBytes(f"{len(data) - reader.at} bytes too many at the end: cut the file to {reader.at} bytes")
+    if flags & _UNUSED:
+        raise UnknownVersion("the file has a flag that this clic_jax does not know: upgrade clic_jax")
+    if max(values["width"], values["height"]) > MAX_SIDE:
+        raise TooLarge(f"a side has more than {MAX_SIDE} pixels: no version of clic_jax writes such a file")
+    if values["z_bytes"] + values.get("pqf_bytes", 0) > len(stream):
+        raise Damaged(f"damaged, for parts of its stream are larger than the stream: {_AGAIN}")
+    try:
+        return Header(**values, grey=bool(flags & _GREY)), stream, chunks, end - start
+    except ValueError as error:
+        raise Damaged(f"damaged, for {error}: {_AGAIN}") from error
+
+
 class _Reader:
     """Takes bytes from the front of `data`."""
 
@@ -210,22 +221,28 @@ class _Reader:
         self.data, self.at = data, 0
 
     def take(self, size: int) -> bytes:
-        end = self.at + size
-        if end > len(self.data):
-            raise Truncated(f"the file ends after {len(self.data)} bytes of at least {end}: copy or download it again")
-        start, self.at = self.at, end
-        return self.data[start:end]
+        start, self.at = self.at, self.at + size
+        if self.at > len(self.data):
+            raise Truncated(f"cut short, {len(self.data)} of at least {self.at} bytes are there: {_AGAIN}")
+        return self.data[start : self.at]
 
-    def varint(self) -> int:
-        value = 0
-        for shift in range(0, 63, 7):
-            byte = self.take(1)[0]
-            value |= (byte & 127) << shift
-            if byte < 128 and (byte or not shift):
-                return value
-            if not byte:
-                break  # the highest digits are 0: a second way to write a shorter number
-        raise Damaged(f"the number at byte {self.at} is not one that clic_jax writes: copy or download the file again")
+
+def _read_chunks(reader: _Reader) -> dict[int, bytes]:
+    chunks = {}
+    while (tag := reader.take(1)[0]) > max(chunks, default=0):
+        chunks[tag] = reader.take(_read_varint(reader))
+    if tag or not chunks:
+        raise Damaged(f"damaged, for its extras are empty or not in order: {_AGAIN}")
+    return chunks
+
+
+def _inflate(deflated: bytes) -> bytes:
+    inflater = zlib.decompressobj()
+    with contextlib.suppress(zlib.error):
+        content = inflater.decompress(deflated, MAX_ICC + 1)
+        if inflater.eof and not inflater.unused_data and len(content) <= MAX_ICC:
+            return content
+    raise Damaged(f"damaged, for its ICC profile has more than {MAX_ICC} bytes or is not deflated: {_AGAIN}")
 
 
 def _write_varint(value: int) -> bytes:
@@ -233,11 +250,22 @@ def _write_varint(value: int) -> bytes:
     return bytes([*(digit | 128 for digit in digits[:-1]), digits[-1]])
 
 
+def _read_varint(reader: _Reader) -> int:
+    value = 0
+    for shift in range(0, 63, 7):
+        byte = reader.take(1)[0]
+        value |= (byte & 127) << shift
+        if byte == 0 < shift:
+            break  # a second way to write a shorter number
+        if byte < 128:
+            return value
+    raise Damaged(f"damaged, for the number that ends at byte {reader.at} has too many digits: {_AGAIN}")
+
+
 def _write_rough(size: int) -> bytes:
-    """One byte, exponent and mantissa of four bits: `size` rounded down to five significant bits, 507904 at most."""
-    size = min(size, 31 << 14)
+    size = min(size, 31 << 14)  # the most that a byte can say
     exponent = max(size.bit_length() - 5, 0)
-    return bytes([size if size < 16 else (exponent << 4) + (size >> exponent)])
+    return bytes([(exponent << 4) + (size >> exponent)])  # the leading one of `size` makes the exponent one larger
 
 
 def _read_rough(reader: _Reader) -> int:
@@ -251,28 +279,23 @@ def _write_quality(quality: float) -> bytes:
 
 
 def _read_quality(reader: _Reader) -> float:
-    hundredths, whole = divmod(reader.varint(), 128)
-    if hundredths > 99:
-        raise Damaged("the quality is no number of hundredths: copy or download the file again")
-    return whole + hundredths / 100 if not hundredths else (whole * 100 + hundredths) / 100
+    hundredths, whole = divmod(_read_varint(reader), 128)
+    return (100 * whole + hundredths) / 100 if hundredths < 100 else 0.0  # 0 is refused after the checksum
 
 
-class _Field(NamedTuple):
-    name: str  # of `Header`, but for stream_bytes
-    write: Callable[[Any], bytes]
-    read: Callable[[_Reader], Any]
-    low: int = 0
-    high: int = 0  # 0: every value that can be written
-    flag: int = 0  # present only with it
-
-
-_FIELDS = (
-    _Field("model_id", bytes.fromhex, lambda reader: reader.take(4).hex()),
-    _Field("width", _write_varint, _Reader.varint, 1, MAX_SIDE),
-    _Field("height", _write_varint, _Reader.varint, 1, MAX_SIDE),
-    _Field("quality", _write_quality, _read_quality, 1, 100),
-    _Field("stream_bytes", _write_varint, _Reader.varint),
-    _Field("z_bytes", _write_rough, _read_rough, 0, 2**63),
-    _Field("pqf_bytes", _write_rough, _read_rough, 0, 2**63, flag=_PQF),
-    _Field("latents_check", lambda x: x.to_bytes(3, "little"), lambda r: int.from_bytes(r.take(3), "little"), 0, 2**24 - 1),
+_FIELDS = (  # in the order of the file: name, write, read, which values are legal, the flag of files that have it
+    ("model_id", bytes.fromhex, lambda reader: reader.take(4).hex(), re.compile("[0-9a-f]{8}").fullmatch, 0),
+    ("width", _write_varint, _read_varint, lambda x: 1 <= x <= MAX_SIDE, 0),
+    ("height", _write_varint, _read_varint, lambda x: 1 <= x <= MAX_SIDE, 0),
+    ("quality", _write_quality, _read_quality, lambda x: 1 <= x <= 100 and x == round(x, 2), 0),
+    ("stream_bytes", _write_varint, _read_varint, lambda x: x >= 0, 0),
+    ("z_bytes", _write_rough, _read_rough, lambda x: x >= 0, 0),
+    ("pqf_bytes", _write_rough, _read_rough, lambda x: x >= 0, _PQF),
+    (
+        "latents_check",
+        lambda x: x.to_bytes(3, "little"),
+        lambda r: int.from_bytes(r.take(3), "little"),
+        lambda x: 0 <= x < 2**24,
+        0,
+    ),
 )

@@ -13,7 +13,6 @@ An activation enters a convolution as 64 * high + low, two int8 maps: int8 produ
 accelerators do quickly.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from clic_jax.cdf import SCALE_MAX, SCALE_MIN, SCALE_TABLE
+from clic_jax.cdf import SCALE_TABLE, half_normal
 from clic_jax.checkerboard import TAPS, merge, split
 from clic_jax.config import ModelConfig
 from clic_jax.errors import UserError
@@ -33,7 +32,10 @@ INDEX_BITS = 8  # the log scale's fraction of a table step
 SPLIT = 6  # an activation is 64 * high + low, both int8
 LIMIT = 127 << SPLIT  # the largest activation
 SUM_LIMIT = 2**30  # one bit of int32 is left for the rounding of `shift_right`
-LOG_STEP = float(np.log(SCALE_MAX / SCALE_MIN)) / (len(SCALE_TABLE) - 1)  # of the scale table
+LOG_STEP = (
+    0.12305479932808386  # ln of the ratio of neighbours in the scale table: a literal, as logarithms differ by machine
+)
+LOG_MIN = -2.2072749131897207  # ln of the smallest scale
 
 
 class Layer(NamedTuple):
@@ -98,7 +100,7 @@ def activation_table(name: str, exponent: int) -> np.ndarray:
     """int16 [2 * LIMIT + 1]: the activation of (i - LIMIT) * 2^-exponent, in the same unit, halves to even."""
     x = np.ldexp(np.arange(-float(LIMIT), LIMIT + 1), -exponent)
     if name == "gelu":
-        value = np.array([0.5 * v * math.erfc(-v * 0.5**0.5) for v in x])
+        value = x * (0.5 + np.sign(x) * half_normal(np.abs(x)))  # free of the platform's erf
     else:
         value = np.where(x >= 0, x, 0.1 * x)
     return np.int16(np.round(np.ldexp(value, exponent)))
@@ -210,7 +212,7 @@ class FixedContext:
             neighbours = jnp.zeros((*support.shape[:-1], width), jnp.int32)
         out = run(self.parameters[k], jnp.concatenate([neighbours, support], -1))
         mean, scale = jnp.split(out, 2, axis=-1)
-        return mean, scale - round(float(np.log(SCALE_MIN)) / LOG_STEP * 2**INDEX_BITS)
+        return mean, scale - round(LOG_MIN / LOG_STEP * 2**INDEX_BITS)
 
 
 def _seen(y_hat):

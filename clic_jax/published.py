@@ -32,20 +32,32 @@ class CheckpointError(UserError):
     """A checkpoint that cannot be written, read, or used for this config; the message is one line with the remedy."""
 
 
-def model_id(params: Any) -> str:
-    """8 hex digits that change with any name, dtype, shape or bit of `params`, and not with the order of its dicts."""
-    digest = hashlib.sha256()
+def model_id(params: Any, coding: dict | None = None) -> str:
+    """8 hex digits that change with any name, dtype, shape or bit of `params`, and not with the order of its dicts.
+
+    With `coding` (the integers that files are coded with, `clic_jax.coding.measure`) it changes with those as well.
+    """
+    digest = hashlib.sha256(b"" if coding is None else json.dumps(coding, sort_keys=True).encode())
     for path, array in sorted(jax.tree.map(np.asarray, _flat(params)).items()):
         digest.update(f"{path} {array.dtype.name} {array.shape}\n".encode() + array.tobytes())
     return digest.hexdigest()[:8]
 
 
-def save_published(folder: str | os.PathLike, config: Config, params: Any, metrics: dict, *, half: bool = False) -> str:
+def save_published(
+    folder: str | os.PathLike,
+    config: Config,
+    params: Any,
+    metrics: dict,
+    *,
+    coding: dict | None = None,
+    half: bool = False,
+) -> str:
     """Writes a folder that `load_published` reads: orbax parameters, `config.json`, `metrics.json`, `checkpoint.json`.
 
     Args:
-        folder: must not exist; it appears complete or not at all. params: the averaged parameters, dicts of arrays.
+        folder: must not exist; it appears complete or not at all. params: the averaged parameters.
         metrics: anything JSON can hold; for the reader, never used.
+        coding: what `clic_jax.coding.measure` found for these parameters; without it the model cannot write files.
         half: store float32 as float16, in half the space. The model then *is* the rounded one: measure that one.
     Returns: the model id of the parameters as they will be loaded.
     Raises: CheckpointError if the folder exists or cannot be written, or a stored parameter is infinite or NaN.
@@ -58,7 +70,7 @@ def save_published(folder: str | os.PathLike, config: Config, params: Any, metri
     for path, leaf in _flat(stored).items():
         if not np.isfinite(leaf.astype(np.float32)).all():
             raise CheckpointError(f"parameter {path} is not finite in {leaf.dtype}, so it cannot be published")
-    identity = model_id(jax.tree.map(lambda x, original: x.astype(original.dtype), stored, params))
+    identity = model_id(jax.tree.map(lambda x, original: x.astype(original.dtype), stored, params), coding)
     with _explained(f"cannot write {folder}"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as parent:
@@ -67,6 +79,8 @@ def save_published(folder: str | os.PathLike, config: Config, params: Any, metri
                 checkpointer.save(temporary / "params", stored)
             (temporary / "config.json").write_text(to_json(config))
             (temporary / "metrics.json").write_text(json.dumps(metrics, indent=1))
+            if coding is not None:
+                (temporary / "coding.json").write_text(json.dumps(coding))
             (temporary / "checkpoint.json").write_text(json.dumps({"format": FORMAT, "model_id": identity}))
             temporary.rename(folder)
     return identity
@@ -79,12 +93,7 @@ def load_published(name_or_path: str | os.PathLike) -> tuple[Config, Any, str]:
     parameters of its newest step) or of one step.
     Raises: CheckpointError if there is none of that name, naming those there are, or if it is damaged.
     """
-    path = (WEIGHTS / name_or_path if str(name_or_path) in published_names() else Path(name_or_path)).absolute()
-    if not path.exists():
-        raise CheckpointError(
-            f"no checkpoint {str(name_or_path)!r}: it is neither a folder nor a published name "
-            f"({', '.join(published_names()) or 'this installation has none'})"
-        )
+    path = _find(name_or_path)
     if not (path / "checkpoint.json").exists():
         step = path if (path / "state").is_dir() else _newest_step(path) or _newest_step(path / "checkpoints")
         if not step:
@@ -99,15 +108,46 @@ def load_published(name_or_path: str | os.PathLike) -> tuple[Config, Any, str]:
             raise CheckpointError(f"{path} has format {about['format']}, this version reads {FORMAT}: upgrade clic_jax")
         config = from_json((path / "config.json").read_text())
     params = _read_arrays(path, "params", remedy, ids={})
-    identity = model_id(params)
+    identity = model_id(params, _read_coding(path))
     if identity != about["model_id"]:
         raise CheckpointError(f"{path} has the id {identity}, not {about['model_id']}: {remedy}")
     return config, params, identity
 
 
+def load_coding(name_or_path: str | os.PathLike) -> dict:
+    """The coding data of a published checkpoint; `load_published` has checked it against the model id.
+
+    Raises: CheckpointError if the checkpoint has none, as a training run's folder.
+    """
+    path = _find(name_or_path)
+    coding = _read_coding(path)
+    if coding is None:
+        raise CheckpointError(f"{path} cannot write files yet: give the folder that publishing made (RUN/published)")
+    return coding
+
+
 def published_names() -> tuple[str, ...]:
     """Names of the checkpoints that ship with the package."""
     return tuple(sorted(path.parent.name for path in WEIGHTS.glob("*/checkpoint.json")))
+
+
+def _find(name_or_path: str | os.PathLike) -> Path:
+    """The folder of a published name, or the path itself. Raises: CheckpointError where there is neither."""
+    path = (WEIGHTS / name_or_path if str(name_or_path) in published_names() else Path(name_or_path)).absolute()
+    if not path.exists():
+        raise CheckpointError(
+            f"no checkpoint {str(name_or_path)!r}: it is neither a folder nor a published name "
+            f"({', '.join(published_names()) or 'this installation has none'})"
+        )
+    return path
+
+
+def _read_coding(path: Path) -> dict | None:
+    """The coding data beside a published checkpoint, or None."""
+    if not (path / "coding.json").exists():
+        return None
+    with _explained(f"cannot read {path / 'coding.json'} (if it is damaged, fetch or publish it again)"):
+        return json.loads((path / "coding.json").read_text())
 
 
 def _newest_step(folder: Path) -> Path | None:

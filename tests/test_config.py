@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from clic_jax.config import PRESETS, PAPER, ConfigError, ModelConfig, TrainConfig, from_json, override, preset, to_json
+from clic_jax.config import PAPER, PRESETS, ConfigError, ModelConfig, TrainConfig, from_json, override, preset, to_json
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from clic_jax.soap import scale_by_soap, soap
+from clic_jax.soap import _turn, scale_by_soap, soap
 
 
 def normal(seed, *shape):
@@ -83,6 +83,16 @@ def test_update_is_adam_in_the_basis():
         first, second = b1 * first + (1 - b1) * g, b2 * second + (1 - b2) * g**2
         expected = left @ (first / (1 - b1**t) / (np.sqrt(second / (1 - b2**t)) + 1e-8)) @ right.T
         np.testing.assert_allclose(updates["w"][t - 1], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_second_moments_follow_their_columns():
+    """When directions change places in strength, the columns of a basis do, and so do the second moments along that side."""
+    covariances = np.diag(np.float32([1, 9, 4])), np.diag(np.float32([2, 5]))
+    second = np.arange(6, dtype=np.float32).reshape(3, 2)
+    (left, right), moved = _turn(covariances, (np.eye(3, dtype=np.float32), np.eye(2, dtype=np.float32)), second)
+    np.testing.assert_allclose(np.abs(left), np.eye(3)[:, [1, 2, 0]], atol=1e-6)
+    np.testing.assert_allclose(np.abs(right), np.eye(2)[:, [1, 0]], atol=1e-6)
+    np.testing.assert_array_equal(moved, second[[1, 2, 0]][:, [1, 0]])
 
 
 def test_kernels_share_their_bases_over_taps():

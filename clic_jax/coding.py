@@ -1,0 +1,105 @@
+"""What a published model needs to write files besides its parameters, and the integer functions of one quality.
+
+`measure` looks at photographs once, when a model is published: exponents for the integer networks and frequencies for
+z. Both are integers, stored and hashed with the model, so that every machine codes with the same ones.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from clic_jax import fixedpoint
+from clic_jax.cdf import Table, pmf_table
+from clic_jax.config import ModelConfig
+from clic_jax.entropy import FactorizedPrior, logit_likelihood
+from clic_jax.errors import UserError
+from clic_jax.model import CLIC
+
+QUALITY_MIN, QUALITY_MAX = 1.0, 100.0
+QUALITY_STEPS = 100  # a file stores hundredths
+Z_TAIL = 1e-7  # of a channel of z is left to the escape symbol on each side
+
+
+class QualityError(UserError):
+    """A quality out of range."""
+
+
+def measure(config: ModelConfig, params, crops) -> dict:
+    """The coding data of a model, JSON-ready: {"exponents": {stack: [int]}, "prior": [{"first", "freq"}]}.
+
+    Args:
+      crops: uint8 [n, S, S, 3], S a multiple of 64; some dozens of 256x256 pixels, over all kinds of content.
+    """
+    model = CLIC(config)
+
+    @jax.jit
+    def latents(x, lmbda):
+        tensors = model.apply({"params": params}, x.astype(jnp.float32) / 255, lmbda).tensors
+        return tensors["y_hat"], tensors["z_hat"]
+
+    seen = []
+    for lmbda in (config.lmbdas[0], config.lmbdas[-1]):
+        for start in range(0, len(crops), 4):
+            batch = crops[start : start + 4]
+            seen.append(latents(batch, jnp.full(len(batch), lmbda)))
+    prior = prior_tables(params["prior"])
+    return {
+        "exponents": fixedpoint.calibrate(config, params, seen),
+        "prior": [{"first": table.first, "freq": table.freq.tolist()} for table in prior],
+    }
+
+
+def prior_tables(prior) -> list[Table]:
+    """The learned prior of z as one table a channel, from its quantile at Z_TAIL to that at 1 - Z_TAIL, at most
+    +-255."""
+    channels = prior["bias0"].shape[0]
+    values = jnp.broadcast_to(jnp.arange(-255.0, 256.0)[:, None], (511, channels))
+    if np.any(prior["median"]):
+        raise UserError("this prior's medians are not 0: models trained here have none, others cannot be coded yet")
+    _, logits = FactorizedPrior().apply({"params": prior}, values)
+    pmf = np.asarray(logit_likelihood(logits, values), np.float64)
+    below, above = np.cumsum(pmf, 0), np.cumsum(pmf[::-1], 0)[::-1]
+    tables = []
+    for c in range(channels):
+        inside = np.flatnonzero((below[:, c] > Z_TAIL) & (above[:, c] > Z_TAIL))
+        first, last = (inside[0], inside[-1]) if inside.size else (255, 255)
+        part = pmf[first : last + 1, c]
+        tables.append(pmf_table(part / max(part.sum(), 1.0), int(first) - 255))
+    return tables
+
+
+def stored_tables(data: dict) -> list[Table]:
+    """The z tables of `measure`'s coding data."""
+    return [Table(entry["first"], np.asarray(entry["freq"])) for entry in data["prior"]]
+
+
+def check_quality(quality: float) -> int:
+    """Quality in hundredths, as files store it. Raises: QualityError outside 1..100."""
+    if not QUALITY_MIN <= quality <= QUALITY_MAX:
+        raise QualityError(
+            f"quality {quality:g} is out of range: choose {QUALITY_MIN:g} (smallest) to {QUALITY_MAX:g} (best)"
+        )
+    return round(quality * QUALITY_STEPS)
+
+
+def quality_place(config: ModelConfig, hundredths: int) -> float:
+    """Where a quality lies between the gain anchors: 0 at quality 1, the last anchor at 100. Exact arithmetic only."""
+    span = (QUALITY_MAX - QUALITY_MIN) * QUALITY_STEPS
+    return (hundredths - QUALITY_MIN * QUALITY_STEPS) * (len(config.lmbdas) - 1) / span
+
+
+def quality_lmbda(config: ModelConfig, hundredths: int) -> float:
+    """The rate-distortion trade-off of a quality: linear in its logarithm between the anchors of the config."""
+    anchors = np.arange(len(config.lmbdas))
+    return float(np.exp(np.interp(quality_place(config, hundredths), anchors, np.log(config.lmbdas))))
+
+
+def index_gain(config: ModelConfig, params, hundredths: int) -> np.ndarray:
+    """int32 [M]: the gain's share of the log scale, in 1/256 of a table step; additions and products only, so exact."""
+    if not config.variable_rate:
+        return np.zeros(config.latent_channels, np.int32)
+    rows = np.asarray(params["log_gain"], np.float64)
+    place = quality_place(config, hundredths)
+    left = min(int(place), len(rows) - 2)
+    gain = rows[left] + (place - left) * (rows[left + 1] - rows[left])
+    return np.floor(gain / fixedpoint.LOG_STEP * 2**fixedpoint.INDEX_BITS + 0.5).astype(np.int32)
