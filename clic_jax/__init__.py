@@ -3,13 +3,15 @@
 Shapes in docstrings: B batch, H W image, h w latent grid, C channels, E clustering heads, M clustering centres in
 `clustering` and latent channels elsewhere, D channels of a head. Images are NHWC, RGB.
 
+    data = clic_jax.compress("photo.jpg", quality=60)        # the bytes of a .clic file
+    pixels = clic_jax.decompress(data)                       # uint8 [H, W, 3]
     model, params = clic_jax.load("clic-tiny")
     out = model.apply({"params": params}, x, lmbda)          # x: [B, H, W, 3] in [0, 1]
 """
 
 from clic_jax.config import Config, ConfigError, ModelConfig, TrainConfig, preset
 
-__all__ = ["Config", "ConfigError", "ModelConfig", "TrainConfig", "load", "preset"]
+__all__ = ["Config", "ConfigError", "ModelConfig", "TrainConfig", "compress", "decompress", "load", "preset"]
 
 
 def load(name_or_path):
@@ -24,3 +26,12 @@ def load(name_or_path):
 
     config, params, _ = published.load_published(name_or_path)
     return model.CLIC(config.model), params
+
+
+def __getattr__(name):
+    """`compress` and `decompress` of `clic_jax.api`, imported at their first use."""
+    if name not in ("compress", "decompress"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from clic_jax import api
+
+    return getattr(api, name)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from clic_jax.config import Config, to_json
+from clic_jax.config import Config
 from clic_jax.published import (
     STEP_REMEDY,
     CheckpointError,
@@ -23,6 +23,7 @@ from clic_jax.published import (
     _read_about,
     _read_arrays,
 )
+from clic_jax.settings import to_json
 
 # Settings of `train` that a resumed run must share, besides all of `model`: the first decides what opt_state holds, the
 # others what the recorded loss measures, by which the best checkpoint is kept. The rest may change between two runs.

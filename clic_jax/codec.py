@@ -8,18 +8,18 @@ from them is float32 and may differ in the last bit of a pixel now and then.
 """
 
 import functools
-import zlib
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clic_jax import coding, images, pqf
+from clic_jax import coder, coding, images, pqf
 from clic_jax.cdf import TOTAL, VALUE_MAX, VALUE_MIN, Table, gaussian_tables, pmf_table
 from clic_jax.checkerboard import merge, split
 from clic_jax.coder import Decoder, Encoder
 from clic_jax.config import Config
+from clic_jax.container import Desync, checksum
 from clic_jax.context import code_slices
 from clic_jax.fixedpoint import Y_BITS, FixedContext, scale_index
 from clic_jax.initialization import STEP_AT_UNIT_LMBDA
@@ -32,13 +32,13 @@ COEFFICIENT_DECAY = (
 )
 
 
-class Streams(NamedTuple):
-    """The coded parts of one image; `crc` is of all symbols, so that a decoder out of step knows it."""
+class Coded(NamedTuple):
+    """One image as a file holds it."""
 
-    z: bytes
-    y: bytes
-    pqf: bytes  # empty where the filter does not pay
-    crc: int
+    stream: bytes  # z, then y, then the filter's coefficients, range-coded as one
+    z_bytes: int  # of the stream that are z's, to the nearest byte
+    pqf_bytes: int | None  # those of the coefficients; None where the filter does not pay
+    check: int  # checksum of z and y, by which a decoder out of step finds out
 
 
 class Codec:
@@ -79,69 +79,78 @@ class Codec:
         self._correction = jax.jit(lambda maps, coefficients: self._padded(pqf.apply(maps, coefficients)))
         self._fit = jax.jit(pqf.fit)
         self._features = jax.jit(fixed.features)
+        self._index = jax.jit(lambda raw, gain: scale_index(raw, gain).astype(jnp.uint8))
         self._context = _Steps(fixed)
 
-    def encode(self, x: np.ndarray, hundredths: int) -> tuple[Streams, np.ndarray]:
-        """Codes x uint8 [H, W, 3] at a quality in hundredths: (streams, the image as a decoder will show it)."""
+    def encode(self, x: np.ndarray, hundredths: int) -> tuple[Coded, np.ndarray]:
+        """Codes x uint8 [H, W, 3] at a quality in hundredths: (what a file holds, the image as a decoder shows it)."""
         h, w = x.shape[:2]
-        lmbda = jnp.full(1, coding.quality_lmbda(self._c, hundredths), jnp.float32)
-        gain = coding.index_gain(self._c, self.params, hundredths)
+        lmbda = self._lmbda(hundredths)
         padded = jnp.asarray(images.pad_to_multiple(x, STRIDE)[None])
         halves, z = self._analyse(self.params, padded, lmbda)
         coded = []
 
-        def code(k, colour, mean, raw):
+        def code(k, colour, mean, index):
             q = self._residual(halves[k][colour], mean)
-            coded.append((q, _index(raw, gain, self._c.groups, k)))
-            return (q << Y_BITS) + mean
+            coded.append((q, index))
+            return q
 
-        y_hat = jnp.concatenate(code_slices(self._context, self._features(z), code), -1)
+        y_hat = self._run(z, hundredths, code)
         z_host, coded = jax.device_get((z, coded))
-        first, second = Encoder(), Encoder()
-        first.encode(z_host.ravel(), self._z_index(z_host.shape), self._prior)
-        crc = zlib.crc32(z_host.astype("<i2").tobytes())
+        encoder, z_index = Encoder(), self._z_index(z_host.shape)
+        encoder.encode(z_host.ravel(), z_index, self._prior)
         for q, index in coded:
-            second.encode(q.ravel(), index.ravel(), self._gaussian)
-            crc = zlib.crc32(q.astype("<i2").tobytes(), crc)
-        z_bytes, y_bytes = first.finish(), second.finish()
-        plain = self._image(self.params, y_hat, z, lmbda, 0.0)
-        shown = np.asarray(plain[0, :h, :w])
-        filtered = self._filtered(padded, halves, y_hat, z, lmbda, plain) if self._c.pqf != "none" else None
-        if filtered is None:
-            return Streams(z_bytes, y_bytes, b"", crc), shown
-        pqf_bytes, corrected = filtered
-        return Streams(z_bytes, y_bytes, pqf_bytes, crc), np.asarray(corrected[0, :h, :w])
+            encoder.encode(q.ravel(), index.ravel(), self._gaussian)
+        check = checksum(*(v.astype("<i2").tobytes() for v in (z_host, *(q for q, _ in coded))))
+        shown, pqf_bytes = self._image(self.params, y_hat, z, lmbda, 0.0), None
+        if self._c.pqf != "none" and (filtered := self._filtered(padded, halves, y_hat, z, lmbda, shown)):
+            coefficients, shown = filtered
+            encoder.encode(coefficients, np.zeros(coefficients.size, np.int64), [_coefficient_table()])
+            pqf_bytes = round(_coefficient_bits(coefficients).sum() / 8)
+        z_bytes = round(coder.bits(z_host.ravel(), z_index, self._prior) / 8)
+        return Coded(encoder.finish(), z_bytes, pqf_bytes, check), np.array(jax.device_get(shown)[0, :h, :w])
 
-    def decode(self, streams: Streams, height: int, width: int, hundredths: int) -> np.ndarray | None:
-        """The image uint8 [H, W, 3], or None when the symbols' checksum differs from `streams.crc`."""
-        h, w = (-(-n // STRIDE) * STRIDE for n in (height, width))
-        lmbda = jnp.full(1, coding.quality_lmbda(self._c, hundredths), jnp.float32)
-        gain = coding.index_gain(self._c, self.params, hundredths)
-        shape = (1, h // STRIDE, w // STRIDE, len(self._prior))
-        z_host = Decoder(streams.z).decode(self._z_index(shape), self._prior).reshape(shape)
-        crc = zlib.crc32(z_host.astype("<i2").tobytes())
-        z, stream = jnp.asarray(z_host), Decoder(streams.y)
+    def decode(self, stream: bytes, filtered: bool, check: int, height: int, width: int, hundredths: int) -> np.ndarray:
+        """The image uint8 [height, width, 3] of what `encode` made; `filtered`: it has coefficients of the filter.
 
-        def code(k, colour, mean, raw):
-            nonlocal crc
-            index = np.asarray(_index(raw, gain, self._c.groups, k))
-            q = stream.decode(index.ravel(), self._gaussian).reshape(index.shape)
-            crc = zlib.crc32(q.astype("<i2").tobytes(), crc)
-            return (jnp.asarray(q) << Y_BITS) + mean
+        Raises: Desync when the symbols are not those that were encoded; StreamError for a damaged stream.
+        """
+        h, w = (-(-n // STRIDE) for n in (height, width))
+        lmbda, decoder = self._lmbda(hundredths), Decoder(stream)
+        shape = (1, h, w, len(self._prior))
+        symbols = [decoder.decode(self._z_index(shape), self._prior).reshape(shape)]
+        z = jnp.asarray(symbols[0])
 
-        y_hat = jnp.concatenate(code_slices(self._context, self._features(z), code), -1)
-        if crc != streams.crc:
-            return None
+        def code(k, colour, mean, index):
+            index = np.asarray(index)
+            symbols.append(decoder.decode(index.ravel(), self._gaussian).reshape(index.shape))
+            return jnp.asarray(symbols[-1])
+
+        y_hat = self._run(z, hundredths, code)
+        if (found := checksum(*(v.astype("<i2").tobytes() for v in symbols))) != check:
+            raise Desync(check, found, f"jax {jax.__version__}, {jax.default_backend()}")
         correction = 0.0
-        if streams.pqf:
+        if filtered:
             maps = self._maps(self.params, y_hat)
-            q = Decoder(streams.pqf).decode(np.zeros(maps.shape[3] * maps.shape[4], np.int64), [_coefficient_table()])
-            coefficients = jnp.asarray(q.reshape(1, *maps.shape[3:]) * COEFFICIENT_STEP, jnp.float32)
-            correction = self._correction(maps, coefficients)
-        return np.asarray(self._image(self.params, y_hat, z, lmbda, correction)[0, :height, :width])
+            q = decoder.decode(np.zeros(maps.shape[3] * maps.shape[4], np.int64), [_coefficient_table()])
+            correction = self._correction(maps, _coefficients(q, maps))
+        shown = jax.device_get(self._image(self.params, y_hat, z, lmbda, correction))
+        return np.array(shown[0, :height, :width])
+
+    def _lmbda(self, hundredths: int):
+        return jnp.full(1, coding.quality_lmbda(self._c, hundredths), jnp.float32)
+
+    def _run(self, z, hundredths: int, code):
+        """The shared schedule: y_hat from z and a function (slice, colour, mean, table index) -> symbols, all int32."""
+        gains = np.split(coding.index_gain(self._c, self.params, hundredths), np.cumsum(self._c.groups)[:-1])
+
+        def step(k, colour, mean, raw):
+            return (code(k, colour, mean, self._index(raw, gains[k])) << Y_BITS) + mean
+
+        return jnp.concatenate(code_slices(self._context, self._features(z), step), -1)
 
     def _filtered(self, x, halves, y_hat, z, lmbda, plain):
-        """(coefficient bytes, corrected image) where the filter lowers rate + lmbda * distortion of the file, or
+        """(coefficients in steps, corrected image) where the filter lowers rate + lmbda * distortion of the file, or
         None."""
         maps = self._maps(self.params, y_hat)
         n = maps.shape[3]
@@ -155,14 +164,11 @@ class Codec:
         q = np.where(gained > cost, q, 0)
         if not q.any():
             return None
-        encoder = Encoder()
-        encoder.encode(q.ravel(), np.zeros(q.size, np.int64), [_coefficient_table()])
-        data = encoder.finish()
-        correction = self._correction(maps, jnp.asarray(q * COEFFICIENT_STEP, jnp.float32))
+        correction = self._correction(maps, _coefficients(q, maps))
         corrected = self._image(self.params, y_hat, z, lmbda, correction)
         before, after = (np.square(np.asarray(x, np.float64) - np.asarray(v)).mean() for v in (plain, corrected))
-        pixels = x.shape[1] * x.shape[2]
-        return (data, corrected) if float(lmbda[0]) * (before - after) * pixels > 8 * len(data) + 16 else None
+        gain = float(lmbda[0]) * (before - after) * x.shape[1] * x.shape[2]
+        return (q.ravel(), corrected) if gain > _coefficient_bits(q).sum() + 16 else None  # 16: its field in the header
 
     def _energy(self, lmbda, n):
         """Squared size of one step of each of the first n channels of y_hat in pixels of [0, 1]: [1, n]."""
@@ -198,11 +204,6 @@ def _basis(model: CLIC, y_hat):
     return [basis(guide) for basis, guide in zip(model.basis, slices(y_hat, model.config.groups))]
 
 
-def _index(raw, gain, groups, k):
-    first = sum(groups[:k])
-    return scale_index(raw, jnp.asarray(gain[first : first + groups[k]])).astype(jnp.uint8)
-
-
 @functools.cache
 def _coefficient_table() -> Table:
     """Integers -16..16 of the filter's coefficients, half of the mass on zero."""
@@ -216,3 +217,8 @@ def _coefficient_table() -> Table:
 def _coefficient_bits(q):
     """Bits of each coefficient under its table; q integers within +-16."""
     return -np.log2(_coefficient_table().freq[np.clip(q, -16, 16) + 16] / TOTAL)
+
+
+def _coefficients(q, maps):
+    """Coefficients [1, C, A] from their integers."""
+    return jnp.asarray(np.asarray(q).reshape(1, *maps.shape[3:]) * COEFFICIENT_STEP, jnp.float32)

@@ -6,9 +6,7 @@ a `TypeError`, and on the command line (`--set train.batch=8`) a `ConfigError` t
 """
 
 import dataclasses
-import json
-import typing
-from typing import Any
+import math
 
 from clic_jax.errors import UserError
 
@@ -101,6 +99,15 @@ class ModelConfig:
             )
         if list(self.lmbdas) != sorted(set(self.lmbdas)) or min(self.lmbdas, default=0) <= 0:
             raise ConfigError(f"model.lmbdas must be positive and rising, not {self.lmbdas}")
+        if self.stem_kernel != self.stem_stride and self.stem_kernel % 2 == 0:
+            raise ConfigError(f"model.stem_kernel must be odd, or equal to model.stem_stride, not {self.stem_kernel}")
+        if len(self.spatial_ratios) % 2 == 0:  # each masked layer flips the parity: an even number sees nothing
+            raise ConfigError(f"model.spatial_ratios must have an odd number of entries: {self.spatial_ratios}")
+        if self.pqf != "none" and self.pqf_slices < 1:
+            raise ConfigError("model.pqf_slices must be at least 1; model.pqf=none switches the filter off")
+        for name in ("hyper_layers", "hyper_decoder_layers"):
+            if math.prod(stride for _, stride in getattr(self, name)) != 4:
+                raise ConfigError(f"model.{name}: the strides must multiply to 4, that of z over that of y")
         allowed = {
             "activation": ("gelu", "leaky_relu"),
             "pqf": ("joint", "auxiliary", "none"),
@@ -249,68 +256,3 @@ def preset(name: str) -> Config:
     if name not in PRESETS:
         raise ConfigError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
     return PRESETS[name]
-
-
-def override(config: Config, assignments: typing.Iterable[str]) -> Config:
-    """`config` with assignments such as `train.batch=4` or `model.groups=(16, 16, 32)` applied, all at once.
-
-    Values are JSON or Python literals, or bare words for text. Raises: ConfigError for an unknown key or a wrong type.
-    """
-    import ast
-
-    changes: dict[str, dict[str, Any]] = {"": {}, "model": {}, "train": {}}
-    for text in assignments:
-        key, equals, value = text.partition("=")
-        section, _, field = key.strip().rpartition(".")
-        if not equals or section not in changes:
-            raise ConfigError(f"cannot read {text!r}: write section.key=value, for example train.batch=4")
-        owner = getattr(config, section) if section else config
-        names = [f.name for f in dataclasses.fields(owner) if not dataclasses.is_dataclass(getattr(owner, f.name))]
-        if field not in names:
-            raise ConfigError(f"no setting {key.strip()!r}; {section or 'the config'} has {', '.join(names)}")
-        try:
-            parsed = ast.literal_eval({"true": "True", "false": "False"}.get(value.strip(), value.strip()))
-        except (ValueError, SyntaxError):
-            parsed = value.strip()
-        changes[section][field] = _coerce(key, parsed, getattr(owner, field))
-    return dataclasses.replace(
-        config,
-        **changes[""],
-        model=dataclasses.replace(config.model, **changes["model"]),
-        train=dataclasses.replace(config.train, **changes["train"]),
-    )
-
-
-def to_json(config: Config) -> str:
-    """The config as JSON text; `from_json` gives it back."""
-    return json.dumps(dataclasses.asdict(config), indent=1)
-
-
-def from_json(text: str) -> Config:
-    """The config that `to_json` wrote. Raises: ConfigError for a field this version does not know."""
-    data = json.loads(text)
-    try:
-        return Config(
-            name=data["name"], model=ModelConfig(**_tuples(data["model"])), train=TrainConfig(**_tuples(data["train"]))
-        )
-    except (TypeError, KeyError) as error:
-        raise ConfigError(f"this config was written by another version of clic_jax: {error}") from None
-
-
-def _tuples(value):
-    """JSON lists as tuples, so that a config read back is hashable and equal to the one written."""
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
-
-
-def _coerce(key: str, value, old):
-    """`value` as the type of `old`, or ConfigError."""
-    value = _tuples(value)
-    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if isinstance(old, tuple) and isinstance(value, (int, float, str)):
-        value = (value,)
-    if type(value) is not type(old):
-        raise ConfigError(f"{key.strip()} wants {type(old).__name__}, for example {old!r}; got {value!r}")
-    return value

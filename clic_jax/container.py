@@ -1,15 +1,9 @@
 """The .clic file, version 1: what is in it byte for byte, and everything that can be wrong with one.
 
-    +----------+---+------------+--------+--------+---------+--------+-----+-------+-----------+
-    | C1 49 43 | 1 | model id 4 | width  | height | quality | size   | z 1 | pqf 1 | latents 3 |  24 bytes with the check
-    +----------+---+------------+--------+--------+---------+--------+-----+-------+-----------+
-    | stream     |               varint   varint   varint    varint         if flagged
-    +------------+ low half: version 1; high half, flags: 1 the source was grey, 2 pqf, 4 extras, 8 none yet
-    | extras     |  if flagged
-    +---------+--+
-    | check 3 |
-    +---------+
+    | C1 49 43 | v | model id | width | height | quality | size | z | pqf | latents | stream | extras | check |
+         3       1       4      varint  varint   varint  varint  1   0,1      3       size      0..       3   bytes
 
+    v         low half: version 1; high half, flags: 1 the source was grey, 2 has pqf, 4 has extras, 8 unused
     model id  the 8 hex digits of `clic_jax.published.model_id`
     width     and height of the picture in pixels, before padding, 1 to 2^20
     quality   its whole part, 1 to 100, plus 128 times its hundredths: one byte for a whole quality
@@ -23,8 +17,9 @@
 
 A photograph of 12 megapixels has 24 bytes beside its stream and extras; one more for a fractional quality, one less
 without PQF. Numbers are little-endian. A varint has seven bits a byte, the high bit set in all but the last one, and no
-more bytes than it needs (LEB128). Checksums are the low 24 bits of zlib's CRC-32: a damaged file passes one in 17
-million times, and the picture then has to pass the other. Only the deflated ICC profile can be written in two ways.
+more bytes than it needs (LEB128). Checksums are the low 24 bits of zlib's CRC-32: other damage passes one in 17 million
+times, a single flipped bit never in files up to 9 MB; a picture has to pass both. Only the deflated ICC profile can be
+written in two ways.
 """
 
 import contextlib
@@ -89,7 +84,7 @@ class ModelMismatch(FormatError):
     """ModelMismatch(expected, found): the ids of the model that wrote the file, and of the one the codec was given."""
 
     def __str__(self):
-        return "the file needs model {}, not {} (`clic-jax models` lists those installed)".format(*self.args)
+        return "it needs model {}, not {}: give that one (`clic-jax models` lists those installed)".format(*self.args)
 
 
 class Desync(FormatError):
@@ -125,10 +120,12 @@ class Header:
     pqf_bytes: int | None = None  # None: there are no PQF coefficients
 
     def __post_init__(self):
-        for name, _, _, legal, _ in _FIELDS:
+        for name, _, _, low, high, _ in _FIELDS:
             value = getattr(self, name, None)
-            if value is not None and not legal(value):
-                raise ValueError(f"{name} cannot be {value!r} in a .clic file")
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"{name} must be from {low} to {high}, not {value}")
+        if not re.fullmatch("[0-9a-f]{8}", self.model_id) or self.quality != round(self.quality, 2):
+            raise ValueError(f"a model id has 8 hex digits, a quality at most 2 decimals: {self}")
 
 
 def pack(header: Header, stream: bytes, extras: Mapping[Tag, bytes] | None = None) -> bytes:
@@ -143,10 +140,10 @@ def pack(header: Header, stream: bytes, extras: Mapping[Tag, bytes] | None = Non
         extras[Tag.ICC] = zlib.compress(extras[Tag.ICC], 9)
     flags = header.grey * _GREY | (header.pqf_bytes is not None) * _PQF | bool(extras) * _EXTRAS
     values = vars(header) | {"stream_bytes": len(stream)}
-    fields = [write(values[name]) for name, write, _, _, flag in _FIELDS if not flag & ~flags]
-    chunks = [bytes([Tag(tag)]) + _write_varint(len(extras[tag])) + extras[tag] for tag in sorted(extras)]
+    fields = [write(values[name]) for name, write, _, _, _, flag in _FIELDS if not flag & ~flags]
+    chunks = [bytes([Tag(tag)]) + _varint(len(extras[tag])) + extras[tag] for tag in sorted(extras)]
     out = [MAGIC, bytes([flags << 4 | VERSION]), *fields, stream, *chunks, b"\0" * bool(extras)]
-    return b"".join([*out, checksum(*out).to_bytes(3, "little")])
+    return b"".join([*out, _check(checksum(*out))])
 
 
 def unpack(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> tuple[Header, bytes, dict[Tag, bytes]]:
@@ -193,12 +190,12 @@ def _parse(data: bytes) -> tuple[Header, bytes, dict[int, bytes], int]:
     flags, version = divmod(reader.take(4)[3], 16)
     if version != VERSION:
         raise UnknownVersion(f"the file has format version {version}, this clic_jax reads {VERSION}: upgrade clic_jax")
-    values = {name: read(reader) for name, _, read, _, flag in _FIELDS if not flag & ~flags}
+    values = {name: read(reader) for name, _, read, _, _, flag in _FIELDS if not flag & ~flags}
     stream = reader.take(values.pop("stream_bytes"))
     start = reader.at
     chunks = _read_chunks(reader) if flags & _EXTRAS else {}
     end = reader.at
-    if int.from_bytes(reader.take(3), "little") != checksum(memoryview(data)[:end]):  # before judging values
+    if reader.check() != checksum(memoryview(data)[:end]):  # before judging values
         raise Damaged(f"damaged, for its checksum is wrong: {_AGAIN}")
     if reader.at < len(data):
         raise TrailingBytes(f"{len(data) - reader.at} bytes too many at the end: cut the file to {reader.at} bytes")
@@ -215,7 +212,7 @@ def _parse(data: bytes) -> tuple[Header, bytes, dict[int, bytes], int]:
 
 
 class _Reader:
-    """Takes bytes from the front of `data`."""
+    """Takes numbers and bytes from the front of `data`."""
 
     def __init__(self, data: bytes):
         self.data, self.at = data, 0
@@ -226,11 +223,33 @@ class _Reader:
             raise Truncated(f"cut short, {len(self.data)} of at least {self.at} bytes are there: {_AGAIN}")
         return self.data[start : self.at]
 
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 63, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 127) << shift
+            if byte == 0 < shift:
+                break  # a second way to write a shorter number
+            if byte < 128:
+                return value
+        raise Damaged(f"damaged, for the number that ends at byte {self.at} has too many digits: {_AGAIN}")
+
+    def rough(self) -> int:
+        exponent, mantissa = divmod(self.take(1)[0], 16)
+        return (16 + mantissa) << (exponent - 1) if exponent else mantissa
+
+    def quality(self) -> float:
+        hundredths, whole = divmod(self.varint(), 128)
+        return (100 * whole + hundredths) / 100 if hundredths < 100 else 0.0  # 0 is refused after the checksum
+
+    def check(self) -> int:
+        return int.from_bytes(self.take(3), "little")
+
 
 def _read_chunks(reader: _Reader) -> dict[int, bytes]:
     chunks = {}
     while (tag := reader.take(1)[0]) > max(chunks, default=0):
-        chunks[tag] = reader.take(_read_varint(reader))
+        chunks[tag] = reader.take(reader.varint())
     if tag or not chunks:
         raise Damaged(f"damaged, for its extras are empty or not in order: {_AGAIN}")
     return chunks
@@ -245,57 +264,33 @@ def _inflate(deflated: bytes) -> bytes:
     raise Damaged(f"damaged, for its ICC profile has more than {MAX_ICC} bytes or is not deflated: {_AGAIN}")
 
 
-def _write_varint(value: int) -> bytes:
+def _varint(value: int) -> bytes:
     digits = [value >> shift & 127 for shift in range(0, max(value.bit_length(), 1), 7)]
     return bytes([*(digit | 128 for digit in digits[:-1]), digits[-1]])
 
 
-def _read_varint(reader: _Reader) -> int:
-    value = 0
-    for shift in range(0, 63, 7):
-        byte = reader.take(1)[0]
-        value |= (byte & 127) << shift
-        if byte == 0 < shift:
-            break  # a second way to write a shorter number
-        if byte < 128:
-            return value
-    raise Damaged(f"damaged, for the number that ends at byte {reader.at} has too many digits: {_AGAIN}")
-
-
-def _write_rough(size: int) -> bytes:
+def _rough(size: int) -> bytes:
     size = min(size, 31 << 14)  # the most that a byte can say
     exponent = max(size.bit_length() - 5, 0)
     return bytes([(exponent << 4) + (size >> exponent)])  # the leading one of `size` makes the exponent one larger
 
 
-def _read_rough(reader: _Reader) -> int:
-    exponent, mantissa = divmod(reader.take(1)[0], 16)
-    return (16 + mantissa) << (exponent - 1) if exponent else mantissa
-
-
-def _write_quality(quality: float) -> bytes:
+def _quality(quality: float) -> bytes:
     whole, hundredths = divmod(round(quality * 100), 100)
-    return _write_varint(whole + 128 * hundredths)
+    return _varint(whole + 128 * hundredths)
 
 
-def _read_quality(reader: _Reader) -> float:
-    hundredths, whole = divmod(_read_varint(reader), 128)
-    return (100 * whole + hundredths) / 100 if hundredths < 100 else 0.0  # 0 is refused after the checksum
+def _check(check: int) -> bytes:
+    return check.to_bytes(3, "little")
 
 
-_FIELDS = (  # in the order of the file: name, write, read, which values are legal, the flag of files that have it
-    ("model_id", bytes.fromhex, lambda reader: reader.take(4).hex(), re.compile("[0-9a-f]{8}").fullmatch, 0),
-    ("width", _write_varint, _read_varint, lambda x: 1 <= x <= MAX_SIDE, 0),
-    ("height", _write_varint, _read_varint, lambda x: 1 <= x <= MAX_SIDE, 0),
-    ("quality", _write_quality, _read_quality, lambda x: 1 <= x <= 100 and x == round(x, 2), 0),
-    ("stream_bytes", _write_varint, _read_varint, lambda x: x >= 0, 0),
-    ("z_bytes", _write_rough, _read_rough, lambda x: x >= 0, 0),
-    ("pqf_bytes", _write_rough, _read_rough, lambda x: x >= 0, _PQF),
-    (
-        "latents_check",
-        lambda x: x.to_bytes(3, "little"),
-        lambda r: int.from_bytes(r.take(3), "little"),
-        lambda x: 0 <= x < 2**24,
-        0,
-    ),
+_FIELDS = (  # in the order of the file: name, write, read, the lowest and highest legal values, flag of files with it
+    ("model_id", bytes.fromhex, lambda reader: reader.take(4).hex(), "0" * 8, "f" * 8, 0),
+    ("width", _varint, _Reader.varint, 1, MAX_SIDE, 0),
+    ("height", _varint, _Reader.varint, 1, MAX_SIDE, 0),
+    ("quality", _quality, _Reader.quality, 1, 100, 0),
+    ("stream_bytes", _varint, _Reader.varint, 0, 2**63, 0),
+    ("z_bytes", _rough, _Reader.rough, 0, 2**63, 0),
+    ("pqf_bytes", _rough, _Reader.rough, 0, 2**63, _PQF),
+    ("latents_check", _check, _Reader.check, 0, 2**24 - 1, 0),
 )

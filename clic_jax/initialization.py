@@ -26,9 +26,11 @@ def transform_codec(params, config: ModelConfig, crops):
     Raises: ConfigError when the config has no linear path.
     """
     c = config
-    if not c.linear_path or c.stem_kernel != c.stem_stride:
+    fits = c.linear_path and c.stem_kernel == c.stem_stride and len(c.widths) > 1
+    if not fits or c.synthesis_width != c.latent_channels:
         raise ConfigError(
-            "train.pca_start needs model.linear_path=True and model.stem_kernel equal to model.stem_stride"
+            "train.pca_start needs model.linear_path=True, two stages or more, model.stem_kernel equal to "
+            "model.stem_stride, and model.synthesis_width equal to the last of model.widths"
         )
     params = jax.tree.map(np.array, params)
     for name in ("g_a", "g_s"):

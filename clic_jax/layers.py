@@ -78,8 +78,9 @@ class Depthwise(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        kernel = self.param("kernel", fan_in_uniform(9), (3, 3, x.shape[-1])).astype(self.dtype or x.dtype)
-        bias = self.param("bias", fan_in_uniform(9), (x.shape[-1],)).astype(self.dtype or x.dtype)
+        x = x.astype(self.dtype or x.dtype)
+        kernel = self.param("kernel", fan_in_uniform(9), (3, 3, x.shape[-1])).astype(x.dtype)
+        bias = self.param("bias", fan_in_uniform(9), (x.shape[-1],)).astype(x.dtype)
         return bias + depthwise3x3(x, kernel)
 
 
@@ -205,7 +206,8 @@ class Deconv(nn.Module):
     def __call__(self, x):
         k, s, c = self.kernel, self.stride, x.shape[-1]
         init = fan_in_uniform(k * k * self.features)  # the published start counts the output channels
-        kernel = self.param("kernel", init, (k, k, c, self.features)).astype(self.dtype or x.dtype)
+        x = x.astype(self.dtype or x.dtype)
+        kernel = self.param("kernel", init, (k, k, c, self.features)).astype(x.dtype)
         before = k - 1 - k // 2
         pads = ((before, s - 1 + k - 1 - before),) * 2  # output_padding = stride - 1 goes to the far side
         x = lax.conv_general_dilated(

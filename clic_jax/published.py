@@ -19,8 +19,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from clic_jax.config import Config, from_json, to_json
+from clic_jax.config import Config
 from clic_jax.errors import UserError
+from clic_jax.settings import from_json, to_json
 
 FORMAT = 1  # version of the published folder
 WEIGHTS = Path(__file__).parent / "weights"  # the published checkpoints that ship with the package, one folder each

@@ -136,6 +136,7 @@ class Synthesis(nn.Module):
     @nn.compact
     def __call__(self, x):
         c = self.config
+        x = x.astype(self.dtype or x.dtype)
         if x.shape[-1] != c.synthesis_width:
             x = Conv(c.synthesis_width, 1, dtype=self.dtype, name="enter")(x)
         for i in reversed(range(len(c.widths))):

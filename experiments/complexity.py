@@ -15,7 +15,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from clic_jax import config, pqf
+from clic_jax import config, pqf, settings
 from clic_jax.model import CLIC, slices
 from experiments import cli
 
@@ -143,7 +143,7 @@ def main(argv=None) -> int:
         parser.error(f"--size wants HEIGHTxWIDTH, not {args.size}")
     if min(height, width) < 64 or height % 64 or width % 64:
         parser.error("--size wants positive multiples of 64")
-    result = report(config.override(config.preset(args.preset), args.set), height, width)
+    result = report(settings.override(config.preset(args.preset), args.set), height, width)
     if args.json:
         print(json.dumps(result, indent=1))
         return 0

@@ -10,7 +10,6 @@ All devices of the machine share each batch. Ctrl-C saves and stops; a killed ru
 import argparse
 import importlib.util
 import math
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -28,11 +27,12 @@ from clic_jax import (
     memory,
     model,
     published,
+    settings,
     streaming,
     training,
 )
 from clic_jax.errors import UserError
-from experiments import cli, run_log
+from experiments import cli, publish, run_log
 
 PCA_CROPS, PCA_CROP = 400, 64  # what the transform-codec start looks at
 MEMORY_LIMIT_MIB = 1900  # photographs that decode to more are read while training instead
@@ -214,7 +214,7 @@ def main(argv=None) -> int:
         jax.distributed.initialize()
     compilation.use_cache()
     memory.keep()
-    cfg = config.override(read_config(args.config), args.set)
+    cfg = settings.override(read_config(args.config), args.set)
     args.out = args.out or Path("runs") / cfg.name
     mesh = training.make_mesh()
     training.check_batch(cfg, mesh)
@@ -252,12 +252,9 @@ def main(argv=None) -> int:
                 else f"finished at step {step}"
             )
     if reason != "interrupted":
-        if (args.out / "published").exists():
-            shutil.rmtree(args.out / "published")  # of the run before it was resumed
-        name = published.save_published(
-            args.out / "published", cfg, jax.device_get(state.ema), {"step": step} | (measured or {})
-        )
-        print(f"{args.out / 'published'}: model {name}")
+        out = args.out / "published"
+        name = publish.publish(out, cfg, jax.device_get(state.ema), crops, {"step": step} | (measured or {}))
+        print(f"{out}: model {name}")
     return 130 if reason == "interrupted" else 0
 
 

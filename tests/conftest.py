@@ -9,9 +9,12 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from clic_jax import compilation  # noqa: E402
+from clic_jax import coding, compilation, initialization, published  # noqa: E402
+from clic_jax.model import init_params  # noqa: E402
+from tests.micro import MICRO  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,4 +33,29 @@ def shared() -> Path:
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
         pytest.skip("needs the folder ../shared (fixtures and photographs), which is not part of the repository")
+    return folder
+
+
+def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """uint8 [height, width, 3] that is smooth with some edges and grain, as photographs are."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width][..., None] / 64
+    waves = sum(
+        np.sin(random.uniform(-a, a, 3) * y + random.uniform(-a, a, 3) * x + random.uniform(0, 6, 3)) / a
+        for a in (1, 2, 4, 8, 16)
+    )
+    edge = np.sin(random.uniform(-3, 3) * y + random.uniform(-3, 3) * x) > 0.3
+    value = 128 + 45 * waves + 30 * edge + random.normal(0, 2, (height, width, 1))
+    return np.clip(value, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def published_micro(tmp_path_factory) -> Path:
+    """The published folder of a micro model: untrained, but a transform codec of smooth pictures, so ready to code."""
+    config = MICRO.model
+    crops = np.stack([photograph(128, 128, seed) for seed in range(16)])
+    params = init_params(config)
+    params = initialization.transform_codec(params, config, crops)
+    folder = tmp_path_factory.mktemp("published") / "micro"
+    published.save_published(folder, MICRO, params, {}, coding=coding.measure(config, params, crops))
     return folder

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from clic_jax import cli
 from clic_jax.config import ConfigError, preset
-from experiments import cli
+from experiments import cli as experiments_cli
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,6 +47,29 @@ def test_user_errors(error, message, capsys):
     assert outcome(raising(error), capsys) == (2, f"tests.test_cli: error: {message}\n")
 
 
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (ConfigError("is not one"), "a.png: is not one"),
+        (ConfigError("a.png: is not one"), "a.png: is not one"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.png"), "a.png: Permission denied"),
+        (PermissionError(errno.EACCES, "Permission denied", "b.png"), "a.png: b.png: Permission denied"),
+    ],
+)
+def test_errors_of_a_file_name_it_once(error, message):
+    assert cli.error_text(error, "a.png") == message
+
+
+def test_a_name_of_its_own(capsys):
+    with pytest.raises(SystemExit):
+        cli.run(raising(ConfigError("no")), "clic-jax")
+    assert capsys.readouterr().err == "clic-jax: error: no\n"
+
+
+def test_experiments_use_the_same():
+    assert experiments_cli.run is cli.run
+
+
 def test_interrupt(capsys):
     assert outcome(raising(KeyboardInterrupt()), capsys) == (130, "tests.test_cli: interrupted\n")
 
@@ -64,7 +88,7 @@ def test_library_errors_are_user_errors(capsys):
 
 def start(folder, body, *how):
     """A Python process whose command.py has `body` as its main."""
-    text = f"from experiments import cli\ndef main():\n    {body}\ncli.run(main)\n"
+    text = f"from clic_jax import cli\ndef main():\n    {body}\ncli.run(main)\n"
     (folder / "command.py").write_text(text)
     return subprocess.Popen(
         [sys.executable, *how],

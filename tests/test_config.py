@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from clic_jax.config import PAPER, PRESETS, ConfigError, ModelConfig, TrainConfig, from_json, override, preset, to_json
+from clic_jax.config import PAPER, PRESETS, ConfigError, ModelConfig, TrainConfig, preset
+from clic_jax.settings import from_json, override, to_json
 
 
 @pytest.mark.parametrize(
@@ -143,3 +144,26 @@ def test_properties_of_presets():
     assert (preset("paper").model.variable_rate, preset("tiny").model.variable_rate) == (False, True)
     for config in PRESETS.values():
         assert config.model.latent_channels == sum(config.model.groups)
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"spatial_ratios": (1.0, 2.0)}, "odd number"),
+        ({"spatial_ratios": ()}, "odd number"),
+        ({"stem_kernel": 4}, "odd, or equal"),
+        ({"pqf_slices": 0}, "at least 1"),
+        ({"hyper_decoder_layers": ((192, 1), (0, 2))}, "strides must multiply to 4"),
+    ],
+)
+def test_graphs_that_cannot_work(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(PAPER.model, **changes)
+
+
+def test_wrong_elements_and_broken_json_are_config_errors():
+    for text in ("model.lmbdas=abc", "model.groups=(16,'a')"):
+        with pytest.raises(ConfigError):
+            override(PAPER, [text])
+    with pytest.raises(ConfigError, match="another version"):
+        from_json("{")

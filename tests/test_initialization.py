@@ -129,7 +129,7 @@ def test_the_rest_is_damped_and_the_input_untouched(start):
     [
         PAPER.model,
         dataclasses.replace(TINY.model, linear_path=False),
-        dataclasses.replace(TINY.model, stem_kernel=10),
+        dataclasses.replace(TINY.model, stem_kernel=11),
     ],
     ids=["paper", "nonlinear", "overlap"],
 )

@@ -86,7 +86,7 @@ def test_update_is_adam_in_the_basis():
 
 
 def test_second_moments_follow_their_columns():
-    """When directions change places in strength, the columns of a basis do, and so do the second moments along that side."""
+    """When directions change places in strength, the columns of a basis and the second moments follow."""
     covariances = np.diag(np.float32([1, 9, 4])), np.diag(np.float32([2, 5]))
     second = np.arange(6, dtype=np.float32).reshape(3, 2)
     (left, right), moved = _turn(covariances, (np.eye(3, dtype=np.float32), np.eye(2, dtype=np.float32)), second)

@@ -1,0 +1,200 @@
+"""The command `clic-jax`: pictures to .clic files and back.
+
+Exit status: 0 if all went well; 1 if some files of several failed, each with one line on standard error; 2 if all did,
+or the command makes no sense. A file that fails leaves no output behind.
+"""
+
+import argparse
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+from clic_jax import api, cli, container, files, pictures
+from clic_jax.errors import UserError
+
+NAME = "clic-jax"
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports mistakes in one line, without the usage before it."""
+
+    def error(self, message):
+        self.exit(2, f"{NAME}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv=None):
+    """Runs the command line and exits with its status."""
+    args = _parser().parse_args(argv)
+    cli.run(lambda: args.action(args), NAME)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name, action, text):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(action=action)
+        return sub
+
+    model = "an installed model, or a training run's folder `published`; by default "
+    sub = command("compress", _compress, "Pictures (any file that Pillow reads) to .clic files, IN.clic by default.")
+    sub.add_argument("inputs", nargs="+", metavar="IN", help="a picture; - for standard input")
+    sub.add_argument("-o", "--output", metavar="OUT", help="a file, a folder, or - for standard output")
+    sub.add_argument("-q", "--quality", type=float, default=50, help="1 (smallest) to 100 (best); 50 by default")
+    sub.add_argument("--model", help=f"{model}{api.DEFAULT_MODEL}")
+    sub.add_argument("--strip", action="store_true", help="leave EXIF data out (place, time, camera)")
+
+    text = "Files to pictures, IN.png by default, which is then not overwritten: it may be the original."
+    sub = command("decompress", _decompress, text)
+    sub.add_argument("inputs", nargs="+", metavar="IN", help="a .clic file; - for standard input")
+    text = "a file, whose suffix chooses the format (JPEG at quality 95); a folder; or - for standard output (PNG)"
+    sub.add_argument("-o", "--output", metavar="OUT", help=text)
+    sub.add_argument("--model", help=f"{model}the installed one that the file names")
+    text = "refuse larger pictures; %(default)s by default"
+    sub.add_argument("--max-pixels", type=int, default=container.MAX_PIXELS, metavar="N", help=text)
+
+    sub = command("info", _info, "What a .clic file says about itself.")
+    sub.add_argument("inputs", nargs=1, metavar="FILE", help="a .clic file; - for standard input")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+    sub = command("models", _models, "The installed models, or those given: id, qualities, parameters, folder.")
+    sub.add_argument("inputs", nargs="*", metavar="MODEL", help="a name or a folder")
+    return parser
+
+
+def _compress(args) -> int:
+    targets = _targets(args, ".clic")
+    _set_up()
+    from clic_jax import coding
+
+    coding.check_quality(args.quality)
+    api.open_model(args.model)
+
+    def work(name, source):
+        _check_target(args, targets[name])
+        data = api.compress(source, quality=args.quality, model=args.model, metadata=not args.strip)
+        _write(args, targets[name], data)
+
+    return _batch(args.inputs, work)
+
+
+def _decompress(args) -> int:
+    targets = _targets(args, ".png")
+    kind = pictures.format_of(args.output) if [args.output] == list(targets.values()) else "PNG"
+    _set_up()
+    if args.model is not None:
+        api.open_model(args.model)  # one error, not one a file
+
+    def work(name, source):
+        target = targets[name]
+        _check_target(args, target)
+        if args.output is None and target != "-" and os.path.exists(target):
+            raise UserError(f"{target} exists, perhaps as the original: to replace it, name it with -o")
+        data = source.read() if name == "-" else Path(source).read_bytes()
+        image = api.decompress_image(data, model=args.model, max_pixels=args.max_pixels)
+        _write(args, target, pictures.encoded(image, kind))
+
+    return _batch(args.inputs, work)
+
+
+def _info(args) -> int:
+    def work(_, source):
+        about = container.peek(source)
+        names = [name for name, model_id in api.installed().items() if model_id == about["model_id"]]
+        about = {"width": 0, "height": 0, "quality": 0, "model": names[0] if names else None} | about  # in this order
+        if args.json:
+            print(json.dumps(about))
+            return
+        parts = dict(about["bytes"])
+        total = parts.pop("total")
+        print("{width} x {height} pixels, quality {quality:g}".format(**about))
+        print(f"model {about['model_id']} ({about['model'] or 'not installed'})")
+        rate = 8 * total / (about["width"] * about["height"])
+        print(f"{total} bytes, {rate:.3f} bits per pixel: " + ", ".join(f"{name} {n}" for name, n in parts.items()))
+
+    return _batch(args.inputs, work)
+
+
+def _models(args) -> int:
+    names = args.inputs or list(api.installed())
+    if not names:
+        print("no model is installed; --model FOLDER takes the folder `published` of a training run")
+        return 0
+    _set_up()
+    import jax
+
+    from clic_jax import coding
+
+    def work(name, _):
+        codec = api.open_model(name)
+        count = sum(leaf.size for leaf in jax.tree.leaves(codec.params))
+        folder = api.WEIGHTS / name if name in api.installed() else Path(name).absolute()
+        qualities = f"{coding.QUALITY_MIN:g} to {coding.QUALITY_MAX:g}"
+        print(f"{name}: id {codec.model_id}, quality {qualities}, {count / 1e6:.1f} M parameters, {folder}")
+
+    return _batch(names, work)
+
+
+def _set_up():
+    """What JAX needs to be quick, before its first use."""
+    import jax
+
+    from clic_jax import compilation, memory
+
+    memory.keep()
+    compilation.use_cache()
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # fifty small programs take longer than one
+
+
+def _targets(args, suffix: str) -> dict[str, str]:
+    """Where to write what becomes of each input. Raises: UserError where that cannot be."""
+    inputs, output, several = args.inputs, args.output, len(args.inputs) > 1
+    if several and ("-" in inputs or output == "-"):
+        raise UserError("standard input and output (-) go with one input only")
+    if output not in (None, "-") and (several or output.endswith(("/", os.sep)) or os.path.isdir(output)):
+        if inputs == ["-"]:
+            raise UserError(f"{output} is a folder: give -o FILE for what comes from standard input")
+        if os.path.exists(output) and not os.path.isdir(output):
+            raise UserError(f"{output} is not a folder, as -o must be for several inputs")
+        targets = {name: os.path.join(output, Path(name).stem + suffix) for name in inputs}
+    else:
+        targets = {name: output or ("-" if name == "-" else os.path.splitext(name)[0] + suffix) for name in inputs}
+    sources: dict[str, str] = {}
+    for name, target in targets.items():
+        other = sources.setdefault(os.path.realpath(target), name)
+        if other != name:
+            raise UserError(f"{other} and {name} would both become {target}: do them one by one, with -o")
+    return targets
+
+
+def _check_target(args, target: str):
+    if target != "-" and os.path.realpath(target) in map(os.path.realpath, args.inputs):
+        raise UserError(f"{target} is an input, too: choose the output with -o")
+
+
+def _write(args, target: str, data: bytes):
+    if target == "-":
+        sys.stdout.buffer.write(data)
+        return
+    if args.output not in (None, target):  # a folder
+        os.makedirs(args.output, exist_ok=True)
+    files.write_atomically(target, data)
+
+
+def _batch(names: list[str], work) -> int:
+    """cli.batch over files, of which - is standard input: work(name, path or open file)."""
+
+    def opened(name):
+        if name != "-":
+            return work(name, name)
+        file = io.BytesIO(sys.stdin.buffer.read())
+        file.name = name
+        return work(name, file)
+
+    return cli.batch(names, opened, NAME, pictures.ImageWarning)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Pictures to .clic files and back: what Python code, the command line and the Pillow plugin all call.
+
+    data = clic_jax.compress("photo.jpg", quality=60)
+    pixels = clic_jax.decompress(data)                     # uint8 [H, W, 3]
+
+`clic_jax.pictures` says what becomes of pictures that are not plain 8-bit RGB.
+Importing this module does not import JAX: `clic-jax info` is quick.
+"""
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from clic_jax import container, pictures
+from clic_jax.container import Damaged, Header, ModelMismatch, Tag, UnknownVersion
+from clic_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from clic_jax.codec import Codec
+
+WEIGHTS = Path(__file__).parent / "weights"
+DEFAULT_MODEL = "clic-tiny"
+
+
+class NoModel(UserError):
+    """The model that was named does not exist; or none was named, and none is installed."""
+
+
+def compress(image_or_path, *, quality: float = 50, model: str | os.PathLike | None = None, metadata=True) -> bytes:
+    """The .clic file of a picture.
+
+    Args:
+      image_or_path: a path, an open binary file, a Pillow image, or a uint8 array [H, W], [H, W, 2] (grey and alpha),
+        [H, W, 3] or [H, W, 4]. Damaged EXIF data are left out with an ImageWarning.
+      quality: 1 (smallest) to 100 (best), in steps of 0.01.
+      model: a name of `installed()` or a published folder; by default clic-tiny, or else the first that is installed.
+      metadata: whether to keep EXIF data. The ICC profile, without which colours are wrong, is always kept.
+    Raises: QualityError, ImageError, NoModel, CheckpointError; all are `clic_jax.errors.UserError`.
+    """
+    from clic_jax import coding
+
+    hundredths = coding.check_quality(quality)
+    picture = pictures.read(image_or_path)
+    codec = open_model(model)
+    coded, _ = codec.encode(picture.rgb, hundredths)
+    height, width = picture.rgb.shape[:2]
+    header = Header(
+        width=width,
+        height=height,
+        quality=hundredths / coding.QUALITY_STEPS,
+        model_id=codec.model_id,
+        latents_check=coded.check,
+        grey=picture.grey,
+        z_bytes=coded.z_bytes,
+        pqf_bytes=coded.pqf_bytes,
+    )
+    extras = {tag: content for tag, content in picture.extras.items() if content and (metadata or tag != Tag.EXIF)}
+    return container.pack(header, coded.stream, extras)
+
+
+def decompress(
+    data: bytes, *, model: str | os.PathLike | None = None, max_pixels: int | None = container.MAX_PIXELS
+) -> np.ndarray:
+    """The picture in a .clic file: uint8 [H, W, 3]; [H, W] if it was grey, and [H, W, 4] or [H, W, 2] with alpha.
+
+    Arguments and errors are those of `decompress_image`.
+    """
+    return np.array(decompress_image(data, model=model, max_pixels=max_pixels))
+
+
+def decompress_image(
+    data: bytes, *, model: str | os.PathLike | None = None, max_pixels: int | None = container.MAX_PIXELS
+) -> Image.Image:
+    """The picture in a .clic file as a Pillow image of mode RGB, L, RGBA or LA.
+
+    Its `info` has `icc_profile` and `exif` (to be given to `Image.save` by its name) where the file has them.
+
+    Args:
+      model: a name or published folder; by default the installed model that the file names.
+      max_pixels: larger pictures are refused; None for no limit.
+    Raises: a `container.FormatError` of its own kind for each thing that can be wrong with the file, ModelMismatch
+      among them; StreamError; NoModel; CheckpointError.
+    """
+    header, stream, extras = container.unpack(data, max_pixels=max_pixels)
+    if Tag.TILES in extras:
+        raise UnknownVersion("the picture is coded in tiles, which this clic_jax cannot read: upgrade clic_jax")
+    codec = _model_for(header.model_id, model)
+    filtered = header.pqf_bytes is not None
+    if filtered and codec.config.model.pqf == "none":
+        raise Damaged("damaged, for its model has no filter to use its coefficients: copy or download the file again")
+    hundredths = round(header.quality * 100)
+    x = codec.decode(stream, filtered, header.latents_check, header.height, header.width, hundredths)
+    return pictures.show(x, header, extras)
+
+
+def open_model(name_or_path: str | os.PathLike | None = None) -> "Codec":
+    """The codec of an installed or published model, kept, so that only the first call takes time.
+
+    Args: name_or_path: as `model` of `compress`.
+    Raises: NoModel; CheckpointError for a folder without a model, or with one that cannot write files or is damaged.
+    """
+    names = installed()
+    if name_or_path is None:
+        if not names:
+            raise NoModel("no model is installed: give --model FOLDER, the folder `published` of a training run")
+        name_or_path = DEFAULT_MODEL if DEFAULT_MODEL in names else next(iter(names))
+    folder = (WEIGHTS / name_or_path if name_or_path in names else Path(name_or_path)).absolute()
+    if not folder.exists():
+        known = ", ".join(names) or "there are none"
+        raise NoModel(f"no model {str(name_or_path)!r}: it is neither a folder nor an installed model ({known})")
+    return _open(str(folder))
+
+
+def installed() -> dict[str, str]:
+    """Model ids of the models that ship with the package, by name."""
+    ids = {}
+    for path in sorted(WEIGHTS.glob("*/checkpoint.json")):
+        try:
+            ids[path.parent.name] = str(json.loads(path.read_text())["model_id"])
+        except (OSError, ValueError, LookupError, TypeError):
+            ids[path.parent.name] = "unreadable"  # opening it says why
+    return ids
+
+
+@functools.lru_cache(4)
+def _open(folder: str) -> "Codec":
+    from clic_jax import codec, published
+
+    data = published.load_coding(folder)
+    return codec.Codec(*published.load_published(folder), data)
+
+
+def _model_for(model_id: str, model) -> "Codec":
+    """The codec with that id: the given one, or else one that is installed. Raises: ModelMismatch; as `open_model`."""
+    if model is None:
+        model = next((name for name, found in installed().items() if found == model_id), None)
+        if model is None:
+            raise ModelMismatch(model_id, "any of those installed")
+    codec = open_model(model)
+    if codec.model_id != model_id:
+        raise ModelMismatch(model_id, codec.model_id)
+    return codec

@@ -1,0 +1,75 @@
+"""What every command line here does with errors: a user's mistake is one line, a fault keeps its traceback."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+from clic_jax.errors import UserError
+
+
+def run(main: Callable[[], int | None], name: str | None = None) -> None:
+    """Calls main() and exits with its status.
+
+    Bad input (`clic_jax.errors.UserError`) and what the system refuses (OSError: a full disk, no permission, no such
+    file) print `NAME: error: message`, one line, on standard error and exit with 2, as argparse does; Ctrl-C exits with
+    130; a reader that goes away (`| head`) with 141, silently. Anything else is ours to mend and keeps its traceback.
+
+    name: of the command; by default what was typed after `python -m`.
+    """
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it exits
+        status = 141
+    except (UserError, OSError) as error:
+        print(f"{name or _name(main)}: error: {error_text(error)}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print(f"{name or _name(main)}: interrupted", file=sys.stderr)
+        status = 130
+    sys.exit(status)
+
+
+def batch(names: Sequence[str], work: Callable[[str], None], command: str, warning: type[Warning]) -> int:
+    """Calls work(name) for the name of each file, whatever goes wrong with the others, with a progress bar.
+
+    A user's mistake, a refusal of the system, and warnings of the category `warning` are one line each on standard
+    error; other warnings are not shown. Returns the exit status: 0; 1 if some files failed; 2 if all did.
+    """
+    import tqdm  # here, since it takes as long to import as all else that `info` does
+
+    failed = 0
+    for name in tqdm.tqdm(names, unit="file", disable=None if len(names) > 1 else True):  # None: unless a terminal
+        lines = []
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", warning)
+            try:
+                work(name)
+            except BrokenPipeError:
+                raise
+            except (UserError, OSError) as error:
+                failed += 1
+                lines.append(f"{command}: error: {error_text(error, name)}")
+        found = (w.message for w in caught if issubclass(w.category, warning))
+        for line in [*(f"{command}: warning: {name}: {w}" for w in found), *lines]:
+            tqdm.tqdm.write(line, file=sys.stderr)
+    return 0 if not failed else 1 if failed < len(names) else 2
+
+
+def error_text(error: Exception, name: str | None = None) -> str:
+    """The error's text as one line, which starts with the `name` of the file in question; no system's error numbers."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    text = " ".join(text.split())
+    return text if name is None or text.startswith(f"{name}: ") else f"{name}: {text}"
+
+
+def _name(main) -> str:
+    """The command as it was typed after `python -m`."""
+    if main.__module__ != "__main__":
+        return main.__module__
+    spec = sys.modules["__main__"].__spec__  # None for a file that is run by its path
+    return spec.name if spec else os.path.basename(sys.argv[0])

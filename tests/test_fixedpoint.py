@@ -1,0 +1,159 @@
+"""The integer networks: exact by construction, close to the float ones, and bounded."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clic_jax import fixedpoint
+from clic_jax.checkerboard import TAPS
+from clic_jax.context import ContextModel
+from clic_jax.model import CLIC, slices
+from clic_jax.transforms import HyperSynthesis
+from tests.micro import MICRO
+from tests.test_model import random_params
+
+C = MICRO.model
+
+
+@given(st.integers(-(2**29), 2**29), st.integers(-6, 20))
+@settings(max_examples=300, deadline=None)
+def test_shift_right_rounds_halves_up(x, amount):
+    if amount < 0:
+        x >>= 12
+    expected = x << -amount if amount < 0 else (x + (1 << amount >> 1)) >> amount
+    assert int(fixedpoint.shift_right(jnp.int32(x), jnp.int32(amount))) == expected
+
+
+@pytest.mark.parametrize("kernel_side", [1, 3, 5])
+def test_convolution_is_the_integer_sum(kernel_side):
+    """Against an int64 loop in NumPy, at the largest activations that can occur."""
+    rng = np.random.default_rng(kernel_side)
+    shape = (5, 4) if kernel_side == 1 else (kernel_side, kernel_side, 5, 4)
+    layer = fixedpoint.integer_layer(rng.normal(size=shape), rng.normal(size=4), 0.25, np.array([3, 3, 0, 8]))
+    x = rng.choice([-9000, -8128, -64, -33, -1, 0, 31, 32, 8128, 9000], (2, 6, 7, 5))
+    kernel = np.int64(layer.kernel).reshape(kernel_side, kernel_side, 5, 4)
+    pad = kernel_side // 2
+    wide = np.pad(np.clip(x, -8128, 8128), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    total = np.zeros((2, 6, 7, 4), np.int64) + np.int64(layer.bias)
+    for i in range(kernel_side):
+        for j in range(kernel_side):
+            total += wide[:, i : i + 6, j : j + 7] @ kernel[i, j]
+    assert np.abs(total).max() < 2**31
+    shift = np.int64(layer.shift)
+    expected = np.where(shift > 0, (total + (1 << np.maximum(shift, 1) >> 1)) >> np.maximum(shift, 0), total)
+    expected = expected << np.maximum(-shift, 0)
+    np.testing.assert_array_equal(fixedpoint.convolve(layer, jnp.int32(x)), expected)
+
+
+def test_no_input_can_overflow():
+    """A layer with thousands of taps gives up precision instead of range: the bound holds for the worst input."""
+    kernel = np.full((5, 5, 400, 2), 1.0)
+    layer = fixedpoint.integer_layer(kernel, np.zeros(2), 1.0, 0)
+    assert np.abs(np.int64(layer.kernel)).sum((0, 1, 2)).max() * fixedpoint.LIMIT < fixedpoint.SUM_LIMIT
+    worst = jnp.full((1, 5, 5, 400), fixedpoint.LIMIT, jnp.int32)
+    middle = int(fixedpoint.convolve(layer, worst)[0, 2, 2, 0])
+    assert middle == pytest.approx(25 * 400 * fixedpoint.LIMIT, rel=0.02)
+
+
+def test_activation_table():
+    for name, function in (
+        ("gelu", lambda x: jax.nn.gelu(x, approximate=False)),
+        ("leaky_relu", lambda x: jnp.where(x > 0, x, 0.1 * x)),
+    ):
+        for exponent in (4, 8):
+            x = np.arange(-fixedpoint.LIMIT, fixedpoint.LIMIT + 1) * 2.0**-exponent
+            error = fixedpoint.activation_table(name, exponent) * 2.0**-exponent - np.asarray(function(x))
+            assert np.abs(error).max() < 0.51 * 2.0**-exponent
+
+
+def test_log_constants():
+    from clic_jax.cdf import SCALE_TABLE
+
+    np.testing.assert_allclose(np.diff(np.log(SCALE_TABLE)), fixedpoint.LOG_STEP, rtol=1e-9)
+    assert fixedpoint.LOG_MIN == pytest.approx(np.log(SCALE_TABLE[0]), rel=1e-12)
+
+
+def test_scale_index_takes_the_nearest():
+    from clic_jax.cdf import SCALE_TABLE
+
+    scales = np.exp(np.linspace(np.log(0.05), np.log(400), 500))
+    raw = np.round((np.log(scales) - fixedpoint.LOG_MIN) / fixedpoint.LOG_STEP * 256).astype(np.int32)
+    found = np.asarray(fixedpoint.scale_index(jnp.asarray(raw), jnp.int32(0)))
+    nearest = np.abs(np.log(SCALE_TABLE)[None] - np.log(scales)[:, None]).argmin(1)
+    assert (np.abs(found - nearest) <= (np.abs(raw % 256 - 128) < 2)).all()
+    shifted = np.asarray(fixedpoint.scale_index(jnp.asarray(raw), jnp.int32(512)))
+    np.testing.assert_array_equal(shifted, np.minimum(found + 2, 63) if (found > 0).all() else shifted)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """(float parameters, z_hat, y_hat, integer networks) of a random micro model."""
+    params = random_params(C)
+    rng = np.random.default_rng(1)
+    z_hat = np.round(rng.normal(size=(2, 2, 3, C.hyper_layers[-1][0])) * 3).astype(np.float32)
+    y_hat = (np.round(rng.normal(size=(2, 8, 12, C.latent_channels)) * 4 * 64) / 64).astype(np.float32)
+    exponents = fixedpoint.calibrate(C, params, [(y_hat, z_hat)])
+    return params, z_hat, y_hat, fixedpoint.FixedContext(C, params, exponents), exponents
+
+
+def test_close_to_float(pair):
+    """Features, means and scales of every slice and colour, within a few integers of the float networks'."""
+    params, z_hat, y_hat, fixed, exponents = pair
+    both = HyperSynthesis(C, 2 * C.hyper_channels + C.feature_channels).apply({"params": params["h_s"]}, z_hat)
+    features = both[..., : 2 * C.hyper_channels]
+    ours = fixed.features(jnp.int32(z_hat))
+    np.testing.assert_allclose(ours * 2.0 ** -exponents["h_s"][-1], features, atol=0.02 * np.abs(features).max())
+
+    model, decoded = ContextModel(C), slices(y_hat, C.groups)
+    integers = [jnp.int32(v * 64) for v in decoded]
+    for k in range(len(C.groups)):
+
+        def run(m, k=k):
+            support = m.support(k, decoded[:k], features)
+            half = decoded[k][:, :, ::2]
+            return m.distribution(k, m.neighbours(k, half), support[:, :, ::2])
+
+        mean, raw = model.apply({"params": params["context"]}, method=run)
+        near = fixed.neighbours(k, integers[k][:, :, ::2])
+        mean_i, raw_i = fixed.distribution(k, near, fixed.support(k, integers[:k], ours)[:, :, ::2])
+        np.testing.assert_allclose(mean_i / 64, mean, atol=0.05 * max(np.abs(mean).max(), 0.5))
+        log_scale = raw_i / 256 * fixedpoint.LOG_STEP + fixedpoint.LOG_MIN
+        np.testing.assert_allclose(log_scale, raw, atol=0.05 * max(np.abs(raw).max(), 0.5))
+
+
+def test_deterministic_under_batching_and_jit(pair):
+    """Batch of two, one by one, jitted and not, at other widths: the same integers."""
+    params, z_hat, y_hat, fixed, _ = pair
+    value = jnp.int32(y_hat[..., : C.groups[0]] * 64)
+    z = jnp.int32(z_hat)
+    whole = fixed.support(1, [value], fixed.features(z))
+    jitted = jax.jit(lambda v, z: fixed.support(1, [v], fixed.features(z)))(value, z)
+    single = jnp.concatenate([fixed.support(1, [value[i : i + 1]], fixed.features(z[i : i + 1])) for i in (0, 1)])
+    np.testing.assert_array_equal(whole, jitted)
+    np.testing.assert_array_equal(whole, single)
+
+
+def test_dead_taps_stay_dead(pair):
+    """The checkerboard's unused taps are zero in the integer kernels, too."""
+    for stack in pair[3].spatial:
+        for layer in stack.layers:
+            assert not np.asarray(layer.kernel)[~TAPS].any()
+
+
+def test_paper_preset_is_refused_clearly():
+    from clic_jax.config import PAPER
+    from clic_jax.errors import UserError
+
+    with pytest.raises(UserError, match="log_scale"):
+        fixedpoint.FixedContext(PAPER.model, {}, {})
+
+
+def test_whole_model_features_agree(pair):
+    """`CLIC.hyper_features` and the integer decoder see the same z_hat through the same weights."""
+    params, z_hat, _, fixed, exponents = pair
+    both, _ = CLIC(C).apply({"params": params}, z_hat, method=CLIC.hyper_features)
+    ours = fixed.features(jnp.int32(z_hat)) * 2.0 ** -exponents["h_s"][-1]
+    assert np.corrcoef(np.ravel(both), np.ravel(ours))[0, 1] > 0.999
