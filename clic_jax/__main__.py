@@ -39,7 +39,7 @@ def _parser() -> Parser:
         sub.set_defaults(action=action)
         return sub
 
-    model = "an installed model, or a training run's folder `published`; by default "
+    model = "an installed model, or the folder `published` of a training run; by default "
     sub = command("compress", _compress, "Pictures (any file that Pillow reads) to .clic files, IN.clic by default.")
     sub.add_argument("inputs", nargs="+", metavar="IN", help="a picture; - for standard input")
     sub.add_argument("-o", "--output", metavar="OUT", help="a file, a folder, or - for standard output")
@@ -102,17 +102,16 @@ def _decompress(args) -> int:
 def _info(args) -> int:
     def work(_, source):
         about = container.peek(source)
-        names = [name for name, model_id in api.installed().items() if model_id == about["model_id"]]
-        about = {"width": 0, "height": 0, "quality": 0, "model": names[0] if names else None} | about  # in this order
+        name = next((name for name, model_id in api.installed().items() if model_id == about["model_id"]), None)
+        about = dict.fromkeys(("width", "height", "quality")) | {"model": name} | about
         if args.json:
             print(json.dumps(about))
             return
-        parts = dict(about["bytes"])
-        total = parts.pop("total")
+        total = about["bytes"].pop("total")
+        parts = ", ".join(f"{part} {size}" for part, size in about["bytes"].items())
         print("{width} x {height} pixels, quality {quality:g}".format(**about))
         print(f"model {about['model_id']} ({about['model'] or 'not installed'})")
-        rate = 8 * total / (about["width"] * about["height"])
-        print(f"{total} bytes, {rate:.3f} bits per pixel: " + ", ".join(f"{name} {n}" for name, n in parts.items()))
+        print(f"{total} bytes, {8 * total / (about['width'] * about['height']):.3f} bits per pixel: {parts}")
 
     return _batch(args.inputs, work)
 
@@ -123,15 +122,14 @@ def _models(args) -> int:
         print("no model is installed; --model FOLDER takes the folder `published` of a training run")
         return 0
     _set_up()
-    import jax
+    from jax import tree
 
     from clic_jax import coding
 
     def work(name, _):
         codec = api.open_model(name)
-        count = sum(leaf.size for leaf in jax.tree.leaves(codec.params))
-        folder = api.WEIGHTS / name if name in api.installed() else Path(name).absolute()
-        qualities = f"{coding.QUALITY_MIN:g} to {coding.QUALITY_MAX:g}"
+        count = sum(leaf.size for leaf in tree.leaves(codec.params))
+        folder, qualities = api.folder_of(name), f"{coding.QUALITY_MIN:g} to {coding.QUALITY_MAX:g}"
         print(f"{name}: id {codec.model_id}, quality {qualities}, {count / 1e6:.1f} M parameters, {folder}")
 
     return _batch(names, work)
@@ -139,18 +137,17 @@ def _models(args) -> int:
 
 def _set_up():
     """What JAX needs to be quick, before its first use."""
-    import jax
 
     from clic_jax import compilation, memory
 
     memory.keep()
     compilation.use_cache()
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # fifty small programs take longer than one
 
 
 def _targets(args, suffix: str) -> dict[str, str]:
-    """Where to write what becomes of each input. Raises: UserError where that cannot be."""
+    """Where to write what becomes of each input. Raises: UserError where that cannot be. Sets args.sources."""
     inputs, output, several = args.inputs, args.output, len(args.inputs) > 1
+    args.sources = set(map(os.path.realpath, inputs))
     if several and ("-" in inputs or output == "-"):
         raise UserError("standard input and output (-) go with one input only")
     if output not in (None, "-") and (several or output.endswith(("/", os.sep)) or os.path.isdir(output)):
@@ -170,7 +167,7 @@ def _targets(args, suffix: str) -> dict[str, str]:
 
 
 def _check_target(args, target: str):
-    if target != "-" and os.path.realpath(target) in map(os.path.realpath, args.inputs):
+    if target != "-" and os.path.realpath(target) in args.sources:
         raise UserError(f"{target} is an input, too: choose the output with -o")
 
 

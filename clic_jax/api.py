@@ -8,9 +8,7 @@ Importing this module does not import JAX: `clic-jax info` is quick.
 """
 
 import functools
-import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,20 +16,26 @@ from PIL import Image
 
 from clic_jax import container, pictures
 from clic_jax.container import Damaged, Header, ModelMismatch, Tag, UnknownVersion
-from clic_jax.errors import UserError
+from clic_jax.installed import DEFAULT_MODEL, NoModel, folder_of, installed
 
 if TYPE_CHECKING:
     from clic_jax.codec import Codec
 
-WEIGHTS = Path(__file__).parent / "weights"
-DEFAULT_MODEL = "clic-tiny"
+__all__ = [
+    "DEFAULT_MODEL",
+    "NoModel",
+    "compress",
+    "decompress",
+    "decompress_image",
+    "folder_of",
+    "installed",
+    "open_model",
+]
 
 
-class NoModel(UserError):
-    """The model that was named does not exist; or none was named, and none is installed."""
-
-
-def compress(image_or_path, *, quality: float = 50, model: str | os.PathLike | None = None, metadata=True) -> bytes:
+def compress(
+    image_or_path, *, quality: float = 50, model: str | os.PathLike | None = None, metadata: bool = True
+) -> bytes:
     """The .clic file of a picture.
 
     Args:
@@ -104,27 +108,7 @@ def open_model(name_or_path: str | os.PathLike | None = None) -> "Codec":
     Args: name_or_path: as `model` of `compress`.
     Raises: NoModel; CheckpointError for a folder without a model, or with one that cannot write files or is damaged.
     """
-    names = installed()
-    if name_or_path is None:
-        if not names:
-            raise NoModel("no model is installed: give --model FOLDER, the folder `published` of a training run")
-        name_or_path = DEFAULT_MODEL if DEFAULT_MODEL in names else next(iter(names))
-    folder = (WEIGHTS / name_or_path if name_or_path in names else Path(name_or_path)).absolute()
-    if not folder.exists():
-        known = ", ".join(names) or "there are none"
-        raise NoModel(f"no model {str(name_or_path)!r}: it is neither a folder nor an installed model ({known})")
-    return _open(str(folder))
-
-
-def installed() -> dict[str, str]:
-    """Model ids of the models that ship with the package, by name."""
-    ids = {}
-    for path in sorted(WEIGHTS.glob("*/checkpoint.json")):
-        try:
-            ids[path.parent.name] = str(json.loads(path.read_text())["model_id"])
-        except (OSError, ValueError, LookupError, TypeError):
-            ids[path.parent.name] = "unreadable"  # opening it says why
-    return ids
+    return _open(str(folder_of(name_or_path)))
 
 
 @functools.lru_cache(4)

@@ -21,15 +21,24 @@ def run(main: Callable[[], int | None], name: str | None = None) -> None:
         status = main()
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it exits
+        _drop_output()
         status = 141
     except (UserError, OSError) as error:
         print(f"{name or _name(main)}: error: {error_text(error)}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # a full disk
+            _drop_output()
         status = 2
     except KeyboardInterrupt:
         print(f"{name or _name(main)}: interrupted", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def _drop_output():
+    """Forgets what cannot be written to standard output, or Python complains while it exits, and with status 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def batch(names: Sequence[str], work: Callable[[str], None], command: str, warning: type[Warning]) -> int:

@@ -15,6 +15,6 @@ def use_cache() -> Path:
     chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR") or jax.config.jax_compilation_cache_dir
     folder = Path(chosen or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clic_jax" / "xla")
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # a decode has fifty small programs
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return folder

@@ -35,8 +35,8 @@ def read_rgb(source: str | os.PathLike | BinaryIO, name: str | None = None) -> n
     Raises:
         ImageError: the file is missing, damaged or no image, or its samples have no agreed range (32-bit, float).
     """
-    with _opened(source, name) as image:
-        return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    with opened(source, name) as image:
+        return np.array(to_rgb(ImageOps.exif_transpose(image)))
 
 
 def image_size(source: str | os.PathLike | BinaryIO, name: str | None = None) -> tuple[int, int]:
@@ -44,7 +44,7 @@ def image_size(source: str | os.PathLike | BinaryIO, name: str | None = None) ->
 
     Raises: ImageError for a file that is missing or no image. A damaged body is not noticed.
     """
-    with _opened(source, name) as image:
+    with opened(source, name) as image:
         # Pillow has already turned the size of a TIFF; and the EXIF block of a PNG may stand behind its pixels, where
         # asking for it would decode the whole file
         known = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
@@ -89,7 +89,7 @@ def crop(x, height: int, width: int):
 
 
 @contextlib.contextmanager
-def _opened(source, name: str | None):
+def opened(source, name: str | None):
     """The file opened by Pillow; whatever goes wrong until the end of the block is an ImageError."""
     try:
         with Image.open(source) as image:
@@ -103,7 +103,7 @@ def _opened(source, name: str | None):
         raise ImageError(f"{name or source}: {' '.join(reason.split()) or type(error).__name__}") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """An upright Pillow image of any mode as mode RGB."""
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it at 255
         samples = np.asarray(image).astype(np.int64)

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
 from clic_jax.container import MAX_ICC, MAX_SIDE, Damaged, Header, Tag
-from clic_jax.images import ImageError, _opened, _to_rgb
+from clic_jax.images import ImageError, opened, to_rgb
 
 _GREY_MODES = ("1", "L", "LA", "La")
 _EXIF_TAGS = {  # of the first directory; the others describe how the samples were stored
@@ -60,7 +60,7 @@ def read(source) -> Picture:
     """
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
         name = source if isinstance(source, (str, os.PathLike)) else getattr(source, "name", "the image")
-        with _opened(source, name) as image:
+        with opened(source, name) as image:
             return _from_image(image)
     if isinstance(source, Image.Image):
         try:
@@ -146,7 +146,7 @@ def _from_image(image: Image.Image) -> Picture:
         image = image.convert("LA" if grey else "RGBA")
         alpha = _write_alpha(image.getchannel("A"))
         image = image.convert("L" if grey else "RGB")
-    return Picture(np.array(_to_rgb(image)), grey, {Tag.ALPHA: alpha, Tag.ICC: profile, Tag.EXIF: exif})
+    return Picture(np.array(to_rgb(image)), grey, {Tag.ALPHA: alpha, Tag.ICC: profile, Tag.EXIF: exif})
 
 
 def _from_cmyk(image: Image.Image, profile: bytes) -> Image.Image:

@@ -21,10 +21,10 @@ import numpy as np
 
 from clic_jax.config import Config
 from clic_jax.errors import UserError
+from clic_jax.installed import folder_of
 from clic_jax.settings import from_json, to_json
 
 FORMAT = 1  # version of the published folder
-WEIGHTS = Path(__file__).parent / "weights"  # the published checkpoints that ship with the package, one folder each
 NARROW, WIDE = {np.dtype("float32"): np.dtype("float16")}, {np.dtype("float16"): np.dtype("float32")}  # for `half`
 STEP_REMEDY = "if it is damaged, delete that folder to go on from an earlier step"
 
@@ -90,11 +90,11 @@ def save_published(
 def load_published(name_or_path: str | os.PathLike) -> tuple[Config, Any, str]:
     """A published checkpoint as (config, params, model id), the float32 parameters on the local default device.
 
-    The argument is one of `published_names()`, or a folder: a published one, or that of a training run (the averaged
-    parameters of its newest step) or of one step.
-    Raises: CheckpointError if there is none of that name, naming those there are, or if it is damaged.
+    The argument is one of `clic_jax.installed.installed()`, or a folder: a published one, or that of a training run
+    (the averaged parameters of its newest step) or of one step.
+    Raises: NoModel if there is none of that name, naming those there are; CheckpointError if it is damaged.
     """
-    path = _find(name_or_path)
+    path = folder_of(name_or_path)
     if not (path / "checkpoint.json").exists():
         step = path if (path / "state").is_dir() else _newest_step(path) or _newest_step(path / "checkpoints")
         if not step:
@@ -120,27 +120,11 @@ def load_coding(name_or_path: str | os.PathLike) -> dict:
 
     Raises: CheckpointError if the checkpoint has none, as a training run's folder.
     """
-    path = _find(name_or_path)
+    path = folder_of(name_or_path)
     coding = _read_coding(path)
     if coding is None:
         raise CheckpointError(f"{path} cannot write files yet: give the folder that publishing made (RUN/published)")
     return coding
-
-
-def published_names() -> tuple[str, ...]:
-    """Names of the checkpoints that ship with the package."""
-    return tuple(sorted(path.parent.name for path in WEIGHTS.glob("*/checkpoint.json")))
-
-
-def _find(name_or_path: str | os.PathLike) -> Path:
-    """The folder of a published name, or the path itself. Raises: CheckpointError where there is neither."""
-    path = (WEIGHTS / name_or_path if str(name_or_path) in published_names() else Path(name_or_path)).absolute()
-    if not path.exists():
-        raise CheckpointError(
-            f"no checkpoint {str(name_or_path)!r}: it is neither a folder nor a published name "
-            f"({', '.join(published_names()) or 'this installation has none'})"
-        )
-    return path
 
 
 def _read_coding(path: Path) -> dict | None:

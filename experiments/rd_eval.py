@@ -1,38 +1,57 @@
 """Rate and distortion of a model on a folder of photographs, one JSON in the CompressAI results schema.
 
-    python -m experiments.rd_eval --data FOLDER --model runs/tiny --estimate --out results
+    python -m experiments.rd_eval --data FOLDER --model clic-tiny --out results
+    python -m experiments.rd_eval --data FOLDER --model runs/mine --estimate --out results       bits of the model, no
+    files
 
-Protocol: per image first, then the mean; PSNR of the 8-bit RGB image; bpp over the image's own pixels. `--estimate`
-counts the model's bits: no file is written, and the JSON says so.
+Protocol: per image first, then the mean; bpp is the length of the real file over the image's own pixels; PSNR is of the
+8-bit RGB image that the file decodes to. `--estimate` counts the float model's bits instead, and the JSON says so.
 """
 
 import argparse
 import json
-import os
+import time
 from pathlib import Path
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
-from clic_jax import compilation, data, evaluation, memory, published
+from clic_jax import api, coding, compilation, data, evaluation, files, memory, metrics, published
 from clic_jax.errors import UserError
 from experiments import cli
 
-
-def measure(config, params, photographs, lmbdas) -> list[dict]:
-    """One row an image and lmbda: {"name", "lmbda", "bpp", "psnr-rgb"}."""
-    rows = []
-    for name, x in tqdm(photographs, unit="image", disable=None):
-        for lmbda in lmbdas:
-            row, *_ = evaluation.evaluate(config, params, [x], [lmbda])
-            rows.append({"name": name, "lmbda": lmbda, "bpp": row["bpp"], "psnr-rgb": row["psnr"]})
-    return rows
+QUALITIES = (1, 20, 40, 60, 80, 100)
 
 
-def summary(rows: list[dict], lmbdas) -> dict:
-    """The mean over images at each lmbda, as lists."""
-    points = [[row for row in rows if row["lmbda"] == lmbda] for lmbda in lmbdas]
-    return {key: [float(np.mean([row[key] for row in point])) for point in points] for key in ("bpp", "psnr-rgb")}
+def measure_file(model: str, x: np.ndarray, quality: float) -> dict:
+    """bpp, psnr-rgb and seconds of one image through a real file in memory."""
+    begin = time.perf_counter()
+    content = api.compress(x, quality=quality, model=model)
+    middle = time.perf_counter()
+    x_hat = api.decompress(content, model=model)
+    end = time.perf_counter()
+    return {
+        "bytes": len(content),
+        "bpp": 8 * len(content) / (x.shape[0] * x.shape[1]),
+        "psnr-rgb": float(metrics.psnr(x, x_hat)),
+        "encoding_time": middle - begin,
+        "decoding_time": end - middle,
+    }
+
+
+def measure_bits(config, params, x: np.ndarray, quality: float) -> dict:
+    """bpp and psnr-rgb of one image from the model's own bit count."""
+    lmbda = coding.quality_lmbda(config.model, coding.check_quality(quality))
+    x_hat, bits = evaluation.reconstruct(config.model, params, x, lmbda)
+    return {"bpp": bits / (x.shape[0] * x.shape[1]), "psnr-rgb": float(metrics.psnr(x, x_hat))}
+
+
+def summary(rows: list[dict], qualities) -> dict:
+    """The mean over images at each quality, as lists."""
+    points = [[row for row in rows if row["quality"] == quality] for quality in qualities]
+    keys = [key for key in points[0][0] if key not in ("name", "quality", "bytes")]
+    return {key: [float(np.mean([row[key] for row in point])) for point in points] for key in keys}
 
 
 def main(argv=None) -> int:
@@ -41,38 +60,37 @@ def main(argv=None) -> int:
         prog="experiments.rd_eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", required=True, help="a folder of photographs")
-    parser.add_argument("--model", required=True, help="published weights: a name, or a folder such as runs/tiny")
-    parser.add_argument("--lmbda", type=float, nargs="+", help="operating points; the model's where not given")
+    parser.add_argument("--model", required=True, help="a name of `clic-jax models`, or a published folder")
+    parser.add_argument("--qualities", type=float, nargs="+", default=QUALITIES, help="1 to 100")
     parser.add_argument("--estimate", action="store_true", help="count the model's bits instead of bytes of files")
-    parser.add_argument("--out", type=Path, required=True, help="folder for MODEL.json")
+    parser.add_argument("--out", type=Path, required=True, help="folder for NAME.json")
     args = parser.parse_args(argv)
-    if not args.estimate:
-        raise UserError("there is no file format yet: add --estimate to count the model's bits")
     compilation.use_cache()
     memory.keep()
     config, params, model_id = published.load_published(args.model)
-    lmbdas = tuple(args.lmbda or config.model.lmbdas)
-    low, high = config.model.lmbdas[0], config.model.lmbdas[-1]
-    if not all(low <= lmbda <= high for lmbda in lmbdas):
-        raise UserError(f"--lmbda must lie within {low:g} and {high:g}, which {args.model} was trained for")
+    if not config.model.variable_rate:
+        raise UserError(f"{args.model} has one rate only; qualities need a model with several model.lmbdas")
     photographs = list(data.whole_images(f"folder:{args.data}"))
-    rows = measure(config.model, params, photographs, lmbdas)
+    rows = []
+    for name, x in tqdm(photographs, unit="image", disable=None):
+        for quality in args.qualities:
+            part = measure_bits(config, params, x, quality) if args.estimate else measure_file(args.model, x, quality)
+            rows.append({"name": name, "quality": quality} | part)
     result = {
-        "name": f"clic_jax {config.name}",
+        "name": f"clic_jax {config.name}" + (" (estimate)" if args.estimate else ""),
         "description": "bits estimated by the model, no files" if args.estimate else "bytes of files",
         "model_id": model_id,
-        "lmbda": lmbdas,
-        "results": summary(rows, lmbdas),
+        "quality": list(args.qualities),
+        "results": summary(rows, args.qualities),
         "per_image": rows,
-        "protocol": "8-bit RGB PSNR and bpp of each image, then the mean over images",
+        "protocol": "bpp and 8-bit RGB PSNR of each image, then the mean over images",
+        "jax": jax.__version__,
     }
     args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"{config.name}.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1))
-    os.replace(temporary, path)
-    for lmbda, bpp, psnr in zip(lmbdas, *result["results"].values()):
-        print(f"lmbda {lmbda:.4f}  {bpp:.4f} bpp  {psnr:.3f} dB")
+    path = args.out / f"{config.name}{'-estimate' if args.estimate else ''}.json"
+    files.write_atomically(path, json.dumps(result, indent=1).encode())
+    for quality, bpp, psnr in zip(args.qualities, result["results"]["bpp"], result["results"]["psnr-rgb"]):
+        print(f"quality {quality:5g}  {bpp:.4f} bpp  {psnr:.3f} dB")
     print(f"{path}: {len(photographs)} images, model {model_id}")
     return 0
 

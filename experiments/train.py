@@ -8,6 +8,7 @@ All devices of the machine share each batch. Ctrl-C saves and stops; a killed ru
 """
 
 import argparse
+import contextlib
 import importlib.util
 import math
 import signal
@@ -149,6 +150,24 @@ def evaluate(cfg, state, photographs, log, step) -> dict | None:
     return {"loss": float(np.mean([np.log(row["loss"]) for row in rows]))}
 
 
+@contextlib.contextmanager
+def stop_signals():
+    """A list that Ctrl-C and SIGTERM append to, so that a step is never cut in half; a second Ctrl-C stops at once."""
+    asked = []
+
+    def ask(number, frame):
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class NotFinite(UserError):
     """Training has diverged: a metric is NaN or infinite."""
 
@@ -167,14 +186,11 @@ def averages(history: list, last_step: int, per_call: int) -> dict:
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-def loop(cfg, args, state, steps, per_call, photographs, manager, log) -> tuple[training.TrainState, str]:
-    """Trains until a limit or a signal; returns the state and why it stopped."""
+def loop(cfg, args, state, steps, per_call, photographs, manager, log, asked) -> tuple[training.TrainState, str]:
+    """Trains until a limit, or until `asked` (stop_signals) is not empty; returns the state and why it stopped."""
     t, begin, history = cfg.train, time.monotonic(), []
     step = int(state.step)
     stop = min(t.steps, args.max_steps or t.steps)
-    asked = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: asked.append(1))
 
     def due(every):
         return step // every != (step - per_call) // every
@@ -241,7 +257,8 @@ def main(argv=None) -> int:
                 f"{cfg.train.batch} crops of {cfg.train.crop}x{cfg.train.crop} a step, "
                 f"data {args.data}, from step {first}"
             )
-            state, reason = loop(cfg, args, state, steps, per_call, photographs, manager, log)
+            with stop_signals() as asked:
+                state, reason = loop(cfg, args, state, steps, per_call, photographs, manager, log, asked)
             step = int(state.step)
             measured = None if reason == "interrupted" else evaluate(cfg, state, photographs, log, step)
             if manager.latest_step() != step or measured:

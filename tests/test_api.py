@@ -22,12 +22,12 @@ PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 @pytest.fixture
 def installed(monkeypatch, published_micro):
     """`micro` is an installed model, and the only one."""
-    monkeypatch.setattr(api, "WEIGHTS", published_micro.parent)
+    monkeypatch.setattr("clic_jax.installed.WEIGHTS", published_micro.parent)
 
 
 @pytest.fixture
 def nothing_installed(monkeypatch, tmp_path):
-    monkeypatch.setattr(api, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr("clic_jax.installed.WEIGHTS", tmp_path / "weights")
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_default_model(installed, published_micro, monkeypatch, tmp_path):
     assert api.open_model().model_id == api.installed()["micro"]
     for name in ("a", api.DEFAULT_MODEL, "z"):
         shutil.copytree(published_micro, tmp_path / name)
-    monkeypatch.setattr(api, "WEIGHTS", tmp_path)
+    monkeypatch.setattr("clic_jax.installed.WEIGHTS", tmp_path)
     assert list(api.installed()) == ["a", api.DEFAULT_MODEL, "z"]
     monkeypatch.setattr(api, "_open", lambda folder: folder)
     assert api.open_model() == str(tmp_path / api.DEFAULT_MODEL)
@@ -118,7 +118,7 @@ def test_an_unreadable_model_does_not_hide_the_others(installed, published_micro
     shutil.copytree(published_micro, tmp_path / "micro")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "checkpoint.json").write_text("[")
-    monkeypatch.setattr(api, "WEIGHTS", tmp_path)
+    monkeypatch.setattr("clic_jax.installed.WEIGHTS", tmp_path)
     assert api.installed() == {"bad": "unreadable", "micro": container.peek(data)["model_id"]}
     codec = api.open_model(published_micro)
     monkeypatch.setattr(api, "_open", lambda folder: {str(tmp_path / "micro"): codec}[folder])

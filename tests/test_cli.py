@@ -3,6 +3,7 @@
 import errno
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,47 @@ def test_name_of_the_command(tmp_path, how, name):
     process = start(tmp_path, "open('nowhere/x')", *how)
     assert process.communicate()[1] == f"{name}: error: nowhere/x: No such file or directory\n"
     assert process.returncode == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_output_that_is_full(tmp_path):
+    (tmp_path / "command.py").write_text("from clic_jax import cli\ndef main():\n    print('x')\ncli.run(main)\n")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "command.py"],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (2, "command.py: error: No space left on device\n")
+
+
+class Odd(UserWarning):
+    """For the tests of batches."""
+
+
+@pytest.mark.parametrize("bad, status", [("", 0), ("b", 1), ("abc", 2)])
+def test_batch(bad, status, capsys):
+    seen = []
+
+    def work(name):
+        seen.append(name)
+        warnings.warn("not shown", stacklevel=1)
+        warnings.warn("odd", Odd, stacklevel=1)
+        if name in bad:
+            raise ConfigError("is bad")
+
+    assert cli.batch("abc", work, "x", Odd) == status
+    expected = [f"x: {line}" for n in "abc" for line in [f"warning: {n}: odd"] + [f"error: {n}: is bad"] * (n in bad)]
+    assert seen == list("abc") and capsys.readouterr().err.splitlines() == expected
+
+
+@pytest.mark.parametrize("error", [TypeError("a bug"), BrokenPipeError(), KeyboardInterrupt()])
+def test_what_stops_a_batch(error):
+    with pytest.raises(type(error)):
+        cli.batch("ab", lambda name: raising(error)(), "x", Odd)
 
 
 def test_reader_that_goes_away(tmp_path):

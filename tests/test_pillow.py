@@ -91,7 +91,7 @@ def test_errors_keep_their_names(tmp_path, monkeypatch):
     with pytest.raises(container.Damaged):
         Image.open(io.BytesIO(data[:-5] + bytes(5)))
     clic_jax.pillow.register()
-    monkeypatch.setattr(api, "WEIGHTS", tmp_path)
+    monkeypatch.setattr("clic_jax.installed.WEIGHTS", tmp_path)
     image = Image.open(path)  # needs no model
     with pytest.raises(container.ModelMismatch):
         image.load()

@@ -15,10 +15,10 @@ import numpy as np
 import optax
 import pytest
 
-from clic_jax import published
 from clic_jax.checkpoints import TrainingCheckpoints
 from clic_jax.config import TINY
-from clic_jax.published import CheckpointError, load_published, model_id, published_names, save_published
+from clic_jax.installed import NoModel, installed
+from clic_jax.published import CheckpointError, load_published, model_id, save_published
 
 # orbax leaves coroutines behind when files are damaged; they complain when they are collected
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -154,17 +154,17 @@ def test_a_damaged_published_checkpoint_is_refused(tmp_path, damage):
 
 
 def test_names_of_the_packaged_checkpoints(tmp_path, monkeypatch):
-    monkeypatch.setattr(published, "WEIGHTS", tmp_path / "weights")
-    assert published_names() == ()
-    with pytest.raises(CheckpointError, match="this installation has none"):
+    monkeypatch.setattr("clic_jax.installed.WEIGHTS", tmp_path / "weights")
+    assert not installed()
+    with pytest.raises(NoModel, match="there are none"):
         load_published("tiny")
     identities = {
         name: save_published(tmp_path / "weights" / name, TINY, make_state(seed).params, {})
         for seed, name in enumerate(("tiny", "base"))
     }
-    assert published_names() == ("base", "tiny")
+    assert installed() == {name: identities[name] for name in ("base", "tiny")}
     assert load_published("tiny")[2] == identities["tiny"]
-    with pytest.raises(CheckpointError, match="no checkpoint 'huge'.*base, tiny"):
+    with pytest.raises(NoModel, match="no model 'huge'.*base, tiny"):
         load_published("huge")
 
 

@@ -156,3 +156,16 @@ def test_folder_of_another_config(experiment, uninterrupted):
     assert "head_dim" in finish(process, 2)
     process = start(experiment, uninterrupted)
     assert "add --resume" in finish(process, 2)
+
+
+def test_streamed_run_resumes(experiment, tmp_path, monkeypatch):
+    """Photographs read while training, as where memory is too small: their order, too, goes on where it stopped."""
+    from experiments import train
+
+    monkeypatch.setattr(train, "MEMORY_LIMIT_MIB", 0)
+    common = ["--config", str(experiment), "--data", "sample", "--valid", "sample:valid", "--out"]
+    assert train.main([*common, str(tmp_path / "whole"), "--max-steps", "4"]) == 0
+    assert train.main([*common, str(tmp_path / "parts"), "--max-steps", "2"]) == 0
+    assert train.main([*common, str(tmp_path / "parts"), "--max-steps", "4", "--resume"]) == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert rows(tmp_path / "whole")[-1]["valid_psnr_0.0018"] > 5

@@ -149,3 +149,13 @@ def test_batch_must_divide():
 def test_unknown_optimizer():
     with pytest.raises(ConfigError, match="must be one of adam, soap"):
         training.make_optimizer(dataclasses.replace(MICRO.train, optimizer="sgdd"))
+
+
+def test_bfloat16_transforms(params):
+    """The accelerator setting: the same step in bfloat16 is finite and close; parameters stay float32."""
+    config = dataclasses.replace(LEARNER, train=dataclasses.replace(LEARNER.train, dtype="bfloat16"))
+    state, history = run(config, 1, 2, params)
+    _, reference = run(LEARNER, 1, 2, params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype("float32")}
+    assert history[0]["loss"] == pytest.approx(reference[0]["loss"], rel=0.05)
+    assert np.isfinite(history[1]["loss"])
