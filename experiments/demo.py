@@ -1,21 +1,22 @@
-"""The main job in two minutes: train `tiny` on sample photographs, save, reload, code a held-out photograph, draw the
-result.
+"""The main job in two minutes: train `tiny` on sample photographs, save, reload, write a held-out
+photograph as a .clic file, read it back, draw the result.
 
-python -m experiments.demo [--seconds 120] [--out demo]
+    python -m experiments.demo [--seconds 120] [--out demo]
 """
 
 import argparse
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 from PIL import Image
 
 import clic_jax
-from clic_jax import compilation, data, evaluation
+from clic_jax import data, files, metrics
 from experiments import cli, train
 
-LMBDA = 0.0067
+QUALITY = 40
 
 
 def main(argv=None) -> int:
@@ -53,16 +54,18 @@ def main(argv=None) -> int:
     )
     if status:
         return status
-    compilation.use_cache()
-    model, params = clic_jax.load(run / "published")
+    published = run / "published"
+    model, params = clic_jax.load(published)  # what any program does that wants the network itself
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
     ((name, x),) = data.whole_images("sample:valid")
-    (row,) = evaluation.evaluate(model.config, params, [x], [LMBDA])
-    x_hat, _ = evaluation.reconstruct(model.config, params, x, LMBDA)
+    coded = clic_jax.compress(x, quality=QUALITY, model=published)
+    files.write_atomically(args.out / "photo.clic", coded)
+    x_hat = clic_jax.decompress((args.out / "photo.clic").read_bytes(), model=published)
     Image.fromarray(np.concatenate([x, x_hat], axis=1)).save(args.out / "before_after.png")
     print(
-        f"held-out photograph {name}: {row['bpp']:.3f} bpp (estimated), {row['psnr']:.2f} dB; "
-        "original and coded side by side: "
-        f"{args.out / 'before_after.png'}"
+        f"held-out photograph {name}, {model.config.latent_channels} latent channels, {count:,} parameters: "
+        f"{len(coded)} bytes, {8 * len(coded) / (x.shape[0] * x.shape[1]):.3f} bpp, {metrics.psnr(x, x_hat):.2f} dB; "
+        f"original and decoded side by side in {args.out / 'before_after.png'}"
     )
     return 0
 
