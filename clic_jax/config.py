@@ -150,6 +150,10 @@ class TrainConfig:
             raise ConfigError(f"train.crop must be a positive multiple of 64, not {self.crop}")
         if self.metric not in ("mse", "ms-ssim"):
             raise ConfigError(f"train.metric must be 'mse' or 'ms-ssim', not {self.metric!r}")
+        if self.metric == "ms-ssim" and self.crop < 192:
+            raise ConfigError(
+                f"train.metric=ms-ssim compares five scales: train.crop must be 192 or more, not {self.crop}"
+            )
         if self.schedule not in ("cosine", "hold"):
             raise ConfigError(f"train.schedule must be 'cosine' or 'hold', not {self.schedule!r}")
         if self.dtype not in ("float32", "bfloat16"):

@@ -1,5 +1,6 @@
 """Runs every test on the CPU with eight virtual devices, so that sharding is tested on any machine."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -25,6 +26,16 @@ def pytest_runtest_setup(item):
     """Skips tests marked `gpu` where JAX runs on the CPU."""
     if item.get_closest_marker("gpu") and jax.default_backend() == "cpu":
         pytest.skip("needs a GPU, and JAX_PLATFORMS=cuda,cpu")
+
+
+def pytest_collection():
+    """No garbage collection while tests are compiled: Python 3.11 fails there when JAX's collector hook runs inside."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    """Collects again."""
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -89,7 +89,7 @@ def test_saving_a_step_twice_or_an_older_one(tmp_path):
         (replaced(TINY, "model", heads=(4, 4, 8)), ["model.heads", "(4, 4, 4)", "(4, 4, 8)", "--out", "--resume"]),
         (PAPER, ["model.stem_kernel", "4", "5"]),
         (replaced(TINY, "train", optimizer="lion"), ["train.optimizer", "'adam'", "'lion'"]),
-        (replaced(TINY, "train", metric="ms-ssim"), ["train.metric"]),
+        (replaced(TINY, "train", metric="ms-ssim", crop=192), ["train.metric"]),
     ],
 )
 def test_another_config_is_refused_by_its_first_field(tmp_path, config, words):

@@ -167,3 +167,8 @@ def test_wrong_elements_and_broken_json_are_config_errors():
             override(PAPER, [text])
     with pytest.raises(ConfigError, match="another version"):
         from_json("{")
+
+
+def test_ms_ssim_needs_large_crops():
+    with pytest.raises(ConfigError, match="192 or more, not 128"):
+        dataclasses.replace(PAPER.train, metric="ms-ssim", crop=128)
