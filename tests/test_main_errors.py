@@ -1,4 +1,4 @@
-"""The command line and input that is no picture, no file of ours, or no sense: one line, the right status, no output."""
+"""The command line and input that is no picture, no file of ours, or no sense: one line, the right status, no file."""
 
 # ruff: noqa: F811
 
