@@ -208,7 +208,7 @@ TINY = Config(
     ),
     train=TrainConfig(
         steps=400_000,
-        batch=8,
+        batch=4,
         crop=128,
         lmbda_power=0.5,
         learning_rate=1e-3,

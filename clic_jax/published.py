@@ -78,6 +78,8 @@ def save_published(
             temporary = Path(parent) / folder.name
             with _orbax().PyTreeCheckpointer() as checkpointer:
                 checkpointer.save(temporary / "params", stored)
+            for note in temporary.rglob("commit_success.txt"):
+                note.write_text("complete\n")  # orbax writes the folder's path, which is nobody's business
             (temporary / "config.json").write_text(to_json(config))
             (temporary / "metrics.json").write_text(json.dumps(metrics, indent=1))
             if coding is not None:

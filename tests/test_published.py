@@ -153,6 +153,12 @@ def test_a_damaged_published_checkpoint_is_refused(tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
+def test_nothing_tells_where_it_was_written(tmp_path):
+    save_published(tmp_path / "a", TINY, make_state().params, {})
+    for path in (tmp_path / "a").rglob("*"):
+        assert path.is_dir() or str(tmp_path).encode() not in path.read_bytes(), path
+
+
 def test_names_of_the_packaged_checkpoints(tmp_path, monkeypatch):
     monkeypatch.setattr("clic_jax.installed.WEIGHTS", tmp_path / "weights")
     assert not installed()
