@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clic_jax import coder, coding, images, pqf
+from clic_jax import coder, coding, images, metrics, pqf
 from clic_jax.cdf import TOTAL, VALUE_MAX, VALUE_MIN, Table, gaussian_tables, pmf_table
 from clic_jax.checkerboard import merge, split
 from clic_jax.coder import Decoder, Encoder
@@ -103,7 +103,7 @@ class Codec:
             encoder.encode(q.ravel(), index.ravel(), self._gaussian)
         check = checksum(*(v.astype("<i2").tobytes() for v in (z_host, *(q for q, _ in coded))))
         shown, pqf_bytes = self._image(self.params, y_hat, z, lmbda, 0.0), None
-        if self._c.pqf != "none" and (filtered := self._filtered(padded, halves, y_hat, z, lmbda, shown)):
+        if self._c.pqf != "none" and (filtered := self._filtered(x, halves, y_hat, z, lmbda, shown)):
             coefficients, shown = filtered
             encoder.encode(coefficients, np.zeros(coefficients.size, np.int64), [_coefficient_table()])
             pqf_bytes = round(_coefficient_bits(coefficients).sum() / 8)
@@ -166,8 +166,9 @@ class Codec:
             return None
         correction = self._correction(maps, _coefficients(q, maps))
         corrected = self._image(self.params, y_hat, z, lmbda, correction)
-        before, after = (np.square(np.asarray(x, np.float64) - np.asarray(v)).mean() for v in (plain, corrected))
-        gain = float(lmbda[0]) * (before - after) * x.shape[1] * x.shape[2]
+        h, w = x.shape[:2]  # of the image itself: what the filter does to the padding is nobody's gain
+        before, after = (metrics.mse(x, np.asarray(v)[0, :h, :w]) for v in (plain, corrected))
+        gain = float(lmbda[0]) * (before - after) * h * w
         return (q.ravel(), corrected) if gain > _coefficient_bits(q).sum() + 16 else None  # 16: its field in the header
 
     def _energy(self, lmbda, n):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clic_jax import images
+from clic_jax import images, metrics
 from clic_jax.config import ModelConfig
 from clic_jax.model import CLIC
 
@@ -44,8 +44,7 @@ def evaluate(config: ModelConfig, params, photographs, lmbdas=None) -> list[dict
         points = []
         for x in photographs:
             x_hat, spent = reconstruct(config, params, x, lmbda)
-            error = np.square(x.astype(np.float64) - x_hat).mean()
             bpp = spent / (x.shape[0] * x.shape[1])
-            points.append((bpp, 10 * np.log10(255**2 / max(error, 1e-10)), lmbda * error + bpp))
+            points.append((bpp, metrics.psnr(x, x_hat), lmbda * metrics.mse(x, x_hat) + bpp))
         rows.append(dict(zip(("bpp", "psnr", "loss"), np.mean(points, 0).tolist()), lmbda=lmbda))
     return rows

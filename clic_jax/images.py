@@ -70,7 +70,7 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
 def pad_to_multiple(x, multiple: int = 64):
     """`x` [..., H, W, C] with its last row and column repeated until H and W are multiples of `multiple`.
 
-    Works on NumPy and JAX arrays, inside jit too. `crop(pad_to_multiple(x), H, W)` is `x`.
+    Works on NumPy and JAX arrays, inside jit too. `pad_to_multiple(x)[..., :H, :W, :]` is `x`.
     """
     for axis in (-3, -2):
         size = x.shape[axis]
@@ -81,11 +81,6 @@ def pad_to_multiple(x, multiple: int = 64):
             index = np.minimum(np.arange(padded), size - 1)
             x = x[..., index, :, :] if axis == -3 else x[..., index, :]
     return x
-
-
-def crop(x, height: int, width: int):
-    """The top left `height` x `width` pixels of `x` [..., H, W, C]: undoes `pad_to_multiple`."""
-    return x[..., :height, :width, :]
 
 
 @contextlib.contextmanager

@@ -147,13 +147,6 @@ def depth_to_space(x, block: int = 2):
     return x.transpose(0, 1, 4, 2, 5, 3).reshape(b, h * block, w * block, c // block**2)
 
 
-def space_to_depth(x, block: int = 2):
-    """The inverse of `depth_to_space`: [B, H, W, C] -> [B, H / block, W / block, C * block^2]."""
-    b, h, w, c = x.shape
-    x = x.reshape(b, h // block, block, w // block, block, c)
-    return x.transpose(0, 1, 3, 5, 2, 4).reshape(b, h // block, w // block, c * block**2)
-
-
 class PatchMerge(nn.Module):
     """Halves the resolution: per-pixel MLP, 2x2 pixels joined, norm, 1x1 to `features` (the reference's MergingProj).
 

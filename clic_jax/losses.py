@@ -19,7 +19,7 @@ def rate_distortion(output, x, lmbda, metric: str = "mse"):
     """
     pixels = x.shape[1] * x.shape[2]
     bpp = (output.bits_y + output.bits_z) / pixels
-    mse = jnp.square(output.x_hat - x).mean((1, 2, 3))
+    mse = metrics.mse(output.x_hat, x)
     distortion = 255.0**2 * mse if metric == "mse" else 1 - metrics.ms_ssim(x, output.x_hat, data_range=1.0)
     parts = dict(bpp=bpp, bpp_z=output.bits_z / pixels, mse=mse, psnr=-10 * jnp.log10(mse))
     return lmbda * distortion + bpp, parts

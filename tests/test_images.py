@@ -163,7 +163,7 @@ def test_padding_repeats_the_edge_and_crop_undoes_it(shape, padded):
     assert result.shape == padded
     np.testing.assert_array_equal(result, expected)
     np.testing.assert_array_equal(jax.jit(images.pad_to_multiple)(x), expected)
-    np.testing.assert_array_equal(images.crop(result, height, width), x)
+    np.testing.assert_array_equal(result[..., :height, :width, :], x)
 
 
 def test_padding_to_another_multiple_and_of_nothing():
