@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from clic_jax import api, cli, container, files, pictures
+from clic_jax import api, cli, container, files, pictures, tiles
 from clic_jax.errors import UserError
 
 NAME = "clic-jax"
@@ -46,6 +46,7 @@ def _parser() -> Parser:
     sub.add_argument("-q", "--quality", type=float, default=50, help="1 (smallest) to 100 (best); 50 by default")
     sub.add_argument("--model", help=f"{model}{api.DEFAULT_MODEL}")
     sub.add_argument("--strip", action="store_true", help="leave EXIF data out (place, time, camera)")
+    _add_tile(sub)
 
     text = "Files to pictures, IN.png by default, which is then not overwritten: it may be the original."
     sub = command("decompress", _decompress, text)
@@ -55,6 +56,7 @@ def _parser() -> Parser:
     sub.add_argument("--model", help=f"{model}the installed one that the file names")
     text = "refuse larger pictures; %(default)s by default"
     sub.add_argument("--max-pixels", type=int, default=container.MAX_PIXELS, metavar="N", help=text)
+    _add_tile(sub)
 
     sub = command("info", _info, "What a .clic file says about itself.")
     sub.add_argument("inputs", nargs=1, metavar="FILE", help="a .clic file; - for standard input")
@@ -64,8 +66,16 @@ def _parser() -> Parser:
     return parser
 
 
+def _add_tile(parser):
+    text = (
+        "largest side of what is transformed at once, a multiple of 64; less memory if smaller; %(default)s by default"
+    )
+    parser.add_argument("--tile", type=int, default=tiles.DEFAULT, metavar="PIXELS", help=text)
+
+
 def _compress(args) -> int:
     targets = _targets(args, ".clic")
+    tiles.check(args.tile)
     _set_up()
     from clic_jax import coding
 
@@ -74,7 +84,8 @@ def _compress(args) -> int:
 
     def work(name, source):
         _check_target(args, targets[name])
-        data = api.compress(source, quality=args.quality, model=args.model, metadata=not args.strip)
+        options = {"quality": args.quality, "model": args.model, "metadata": not args.strip, "tile": args.tile}
+        data = api.compress(source, **options)
         _write(args, targets[name], data)
 
     return _batch(args.inputs, work)
@@ -82,6 +93,7 @@ def _compress(args) -> int:
 
 def _decompress(args) -> int:
     targets = _targets(args, ".png")
+    tiles.check(args.tile)
     kind = pictures.format_of(args.output) if [args.output] == list(targets.values()) else "PNG"
     _set_up()
     if args.model is not None:
@@ -93,7 +105,7 @@ def _decompress(args) -> int:
         if args.output is None and target != "-" and os.path.exists(target):
             raise UserError(f"{target} exists, perhaps as the original: to replace it, name it with -o")
         data = source.read() if name == "-" else Path(source).read_bytes()
-        image = api.decompress_image(data, model=args.model, max_pixels=args.max_pixels)
+        image = api.decompress_image(data, model=args.model, max_pixels=args.max_pixels, tile=args.tile)
         _write(args, target, pictures.encoded(image, kind))
 
     return _batch(args.inputs, work)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from clic_jax import container, pictures
-from clic_jax.container import Damaged, Header, ModelMismatch, Tag, UnknownVersion
+from clic_jax import container, pictures, tiles
+from clic_jax.container import Damaged, Header, ModelMismatch, Tag
 from clic_jax.installed import DEFAULT_MODEL, NoModel, folder_of, installed
 
 if TYPE_CHECKING:
@@ -34,7 +34,12 @@ __all__ = [
 
 
 def compress(
-    image_or_path, *, quality: float = 50, model: str | os.PathLike | None = None, metadata: bool = True
+    image_or_path,
+    *,
+    quality: float = 50,
+    model: str | os.PathLike | None = None,
+    metadata: bool = True,
+    tile: int = tiles.DEFAULT,
 ) -> bytes:
     """The .clic file of a picture.
 
@@ -44,14 +49,15 @@ def compress(
       quality: 1 (smallest) to 100 (best), in steps of 0.01.
       model: a name of `installed()` or a published folder; by default clic-tiny, or else the first that is installed.
       metadata: whether to keep EXIF data. The ICC profile, without which colours are wrong, is always kept.
-    Raises: QualityError, ImageError, NoModel, CheckpointError; all are `clic_jax.errors.UserError`.
+      tile: larger pictures are transformed in overlapping tiles of at most this side, a multiple of 64 pixels from 256.
+    Raises: QualityError, TileError, ImageError, NoModel, CheckpointError; all are `clic_jax.errors.UserError`.
     """
     from clic_jax import coding
 
-    hundredths = coding.check_quality(quality)
+    hundredths, tile = coding.check_quality(quality), tiles.check(tile)
     picture = pictures.read(image_or_path)
     codec = open_model(model)
-    coded, _ = codec.encode(picture.rgb, hundredths)
+    coded, _ = codec.encode(picture.rgb, hundredths, tile=tile)
     height, width = picture.rgb.shape[:2]
     header = Header(
         width=width,
@@ -68,17 +74,25 @@ def compress(
 
 
 def decompress(
-    data: bytes, *, model: str | os.PathLike | None = None, max_pixels: int | None = container.MAX_PIXELS
+    data: bytes,
+    *,
+    model: str | os.PathLike | None = None,
+    max_pixels: int | None = container.MAX_PIXELS,
+    tile: int = tiles.DEFAULT,
 ) -> np.ndarray:
     """The picture in a .clic file: uint8 [H, W, 3]; [H, W] if it was grey, and [H, W, 4] or [H, W, 2] with alpha.
 
     Arguments and errors are those of `decompress_image`.
     """
-    return np.array(decompress_image(data, model=model, max_pixels=max_pixels))
+    return np.array(decompress_image(data, model=model, max_pixels=max_pixels, tile=tile))
 
 
 def decompress_image(
-    data: bytes, *, model: str | os.PathLike | None = None, max_pixels: int | None = container.MAX_PIXELS
+    data: bytes,
+    *,
+    model: str | os.PathLike | None = None,
+    max_pixels: int | None = container.MAX_PIXELS,
+    tile: int = tiles.DEFAULT,
 ) -> Image.Image:
     """The picture in a .clic file as a Pillow image of mode RGB, L, RGBA or LA.
 
@@ -87,19 +101,18 @@ def decompress_image(
     Args:
       model: a name or published folder; by default the installed model that the file names.
       max_pixels: larger pictures are refused; None for no limit.
+      tile: as for `compress`, and free to differ from the encoder's; pixels near the tiles' seams then differ a little.
     Raises: a `container.FormatError` of its own kind for each thing that can be wrong with the file, ModelMismatch
       among them; StreamError; NoModel; CheckpointError.
     """
     header, stream, extras = container.unpack(data, max_pixels=max_pixels)
-    if Tag.TILES in extras:
-        raise UnknownVersion("the picture is coded in tiles, which this clic_jax cannot read: upgrade clic_jax")
     codec = _model_for(header.model_id, model)
     filtered = header.pqf_bytes is not None
     if filtered and codec.config.model.pqf == "none":
         raise Damaged("damaged, for its model has no filter to use its coefficients: copy or download the file again")
     hundredths = round(header.quality * 100)
-    x = codec.decode(stream, filtered, header.latents_check, header.height, header.width, hundredths)
-    return pictures.show(x, header, extras)
+    latents = codec.read(stream, filtered, header.latents_check, header.height, header.width, hundredths)
+    return pictures.show(codec.show(latents, header.height, header.width, tile=tiles.check(tile)), header, extras)
 
 
 def open_model(name_or_path: str | os.PathLike | None = None) -> "Codec":

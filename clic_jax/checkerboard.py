@@ -10,6 +10,7 @@ Anchors and non-anchors are handled as packed maps of half the width, so that 1x
     n2 A2 n3 A3    split ->    A2 A3   and n2 n3      merge is the inverse
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -31,6 +32,7 @@ def split(x):
     return anchors.reshape(b, h, w // 2, c), others.reshape(b, h, w // 2, c)
 
 
+@jax.jit  # one program where a codec calls it between two steps; inlined where it is part of a larger one
 def merge(anchors, others):
     """The inverse of `split`: two [B, H, W / 2, C] -> [B, H, W, C]."""
     b, h, half, c = anchors.shape

@@ -47,7 +47,6 @@ class Tag(IntEnum):
     """Chunks of the extras. A reader that does not know the tag skips it from 128 on, and gives up below."""
 
     ALPHA = 1  # the transparency plane as an image file of its own, lossless
-    TILES = 2  # the picture is coded in tiles; how, as the codec writes it
     ICC = 129  # colour profile, deflated in the file
     EXIF = 130
 

@@ -6,6 +6,8 @@ hand it, which turns (mean, scale) of one half of one slice into that half's y_h
 reading a file.
 """
 
+import functools
+
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -71,23 +73,36 @@ class ContextModel(nn.Module):
         return mean, scale
 
 
-def code_slices(context: ContextModel, features, code):
+def code_slices(context: ContextModel, features, code, steps=None):
     """Runs the schedule: for each slice, anchors from (hyper, channel) context, then non-anchors with the anchors as
     well.
 
     Args:
-      context: the networks (or anything with its three methods).
+      context: the networks (or anything with its config and three methods).
       features: [B, h, w, C] hyper features, from z_hat alone.
       code: function (slice, colour, mean, raw_scale) -> y_hat of that half, [B, h, w/2, g]; colour 0 is the anchors.
+      steps: compiled forms of `anchor_step` and `other_step` with the context filled in, where not inside a jit.
     Returns: y_hat as a list of slices [B, h, w, g].
     """
+    first, second = steps or (functools.partial(anchor_step, context), functools.partial(other_step, context))
     decoded = []
     for k in range(len(context.config.groups)):
-        halves = split(context.support(k, decoded, features))
-        anchors = code(k, 0, *context.distribution(k, None, halves[0]))
-        others = code(k, 1, *context.distribution(k, context.neighbours(k, anchors), halves[1]))
+        mean, scale, support = first(k, decoded, features)
+        anchors = code(k, 0, mean, scale)
+        others = code(k, 1, *second(k, anchors, support))
         decoded.append(merge(anchors, others))
     return decoded
+
+
+def anchor_step(context: ContextModel, k: int, decoded: list, features):
+    """(mean, raw scale) of slice k's anchors, and what its non-anchors will see besides them."""
+    here, there = split(context.support(k, decoded, features))
+    return *context.distribution(k, None, here), there
+
+
+def other_step(context: ContextModel, k: int, anchors, support):
+    """(mean, raw scale) of slice k's non-anchors."""
+    return context.distribution(k, context.neighbours(k, anchors), support)
 
 
 def gaussian_scale(config: ModelConfig, raw, log_gain=0.0):

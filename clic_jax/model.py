@@ -38,7 +38,7 @@ class Output(NamedTuple):
 class CLIC(nn.Module):
     """The codec's network. `model.apply(variables, x, lmbda)` gives an `Output`; sides of x are multiples of 64.
 
-    The smaller methods (`analyse`, `hyper_features`, `synthesise`, `gains`) are what a file codec needs.
+    The smaller methods (`analyse`, `hyper_analyse`, `hyper_features`, `synthesise`, `gains`) are what a codec needs.
     """
 
     config: ModelConfig
@@ -73,7 +73,8 @@ class CLIC(nn.Module):
           key: with it, rates are those of values with uniform noise (training); without, of rounded values.
         """
         c = self.config
-        y, z, log_inverse, log_gain = self.analyse(x, lmbda)
+        y, log_inverse, log_gain = self.analyse(x, lmbda)
+        z = self.h_a(y)
         z_hat, logits = self.prior(z)
         y_key, z_key = jax.random.split(key) if key is not None else (None, None)
         z_rated = z_hat if key is None else z + uniform_noise(z_key, z.shape)
@@ -117,11 +118,13 @@ class CLIC(nn.Module):
         return Output(x_hat, sum(spent), bits(z_likelihood).sum((1, 2, 3)), pqf_residual, tensors)
 
     def analyse(self, x, lmbda=None):
-        """x -> (y in quantisation steps, z, log inverse gain, log gain); gains [B, 1, 1, M], 0 for a fixed-rate
-        model."""
+        """x -> (y in quantisation steps, log inverse gain, log gain); gains [B, 1, 1, M], 0 for a fixed-rate model."""
         log_gain, log_inverse = self.gains(lmbda)
-        y = self.g_a(x) * jnp.exp(log_gain)
-        return y, self.h_a(y), log_inverse, log_gain
+        return self.g_a(x) * jnp.exp(log_gain), log_inverse, log_gain
+
+    def hyper_analyse(self, y):
+        """y in quantisation steps -> z."""
+        return self.h_a(y)
 
     def gains(self, lmbda):
         """(log gain, log inverse gain) [B, 1, 1, M] for lmbda [B], linear in log lmbda between the anchors of the

@@ -19,20 +19,30 @@ class SoapState(NamedTuple):
     vector."""
 
     count: jax.Array
-    momentum: Any  # like params
+    momentum: Any  # like params, in the eigenbasis
     second: Any  # like params, in the eigenbasis
     covariances: Any  # for each leaf a pair of [m, m] and [n, n] matrices, or None
     bases: Any  # the same shapes, orthogonal
 
 
-def scale_by_soap(b1: float = 0.95, b2: float = 0.95, *, every: int = 10, longest: int = 600, eps: float = 1e-8):
+def scale_by_soap(
+    b1: float = 0.95,
+    b2: float = 0.95,
+    *,
+    every: int = 10,
+    observe: int = 2,
+    longest: int = 600,
+    eps: float = 1e-8,
+):
     """The direction of SOAP, to be scaled by a learning rate.
 
     Args:
-      b1, b2: decay of the momentum and of second moments and covariances.
+      b1, b2: decay of the momentum; of second moments and covariances.
       every: steps between refreshes of the bases (one step of orthogonal iteration each).
+      observe: steps between updates of the covariances, a divisor of `every`; more than 1 saves a third of the upkeep.
       longest: sides above this keep the identity for a basis.
       eps: added to the root of the second moment.
+    The momentum lives in the eigenbasis and is carried over when that turns (deviates: SOAP rotates it at each step).
     """
 
     def sides(p):
@@ -53,28 +63,33 @@ def scale_by_soap(b1: float = 0.95, b2: float = 0.95, *, every: int = 10, longes
 
     def update(grads, state, params=None):
         leaves, tree = jax.tree.flatten(grads)
-        momenta, seconds = tree.flatten_up_to(state.momentum), tree.flatten_up_to(state.second)
-        covariances, bases = tree.flatten_up_to(state.covariances), tree.flatten_up_to(state.bases)
-        covariances = [_covariances(g, c, b2) for g, c in zip(leaves, covariances)]
+        momenta, seconds, covariances, bases = map(tree.flatten_up_to, state[1:])
         count = state.count + 1
 
-        def refresh(bases, seconds):
-            turned = [_turn(c, q, s) for c, q, s in zip(covariances, bases, seconds)]
-            return [q for q, _ in turned], [s for _, s in turned]
+        def watch(covariances):
+            return [_covariances(g, c, b2) for g, c in zip(leaves, covariances)]
 
-        bases, seconds = jax.lax.cond((count % every == 0) | (count == 1), refresh, lambda q, s: (q, s), bases, seconds)
-        momenta = [b1 * m + (1 - b1) * g for m, g in zip(momenta, leaves)]
-        seconds = [b2 * s + (1 - b2) * jnp.square(_rotate(g, q)) for s, g, q in zip(seconds, leaves, bases)]
-        correction = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+        def turn(covariances, bases, momenta, seconds):
+            turned = [_turn(*each) for each in zip(covariances, bases, momenta, seconds)]
+            return tuple(map(list, zip(*turned)))
 
-        def direction(m, s, q):
-            return _rotate(_rotate(m, q) / (jnp.sqrt(s) + eps), q, back=True) * correction
+        def stay(covariances, *rest):
+            return rest
 
-        updates = [direction(m, s, q) for m, s, q in zip(momenta, seconds, bases)]
-        unflatten = tree.unflatten
-        return unflatten(updates), SoapState(
-            count, unflatten(momenta), unflatten(seconds), unflatten(covariances), unflatten(bases)
+        first = count == 1
+        covariances = jax.lax.cond(first | (count % observe == 0), watch, lambda c: c, covariances)
+        bases, momenta, seconds = jax.lax.cond(
+            first | (count % every == 0), turn, stay, covariances, bases, momenta, seconds
         )
+        leaves = [_rotate(g, q) for g, q in zip(leaves, bases)]
+        momenta = [b1 * m + (1 - b1) * g for m, g in zip(momenta, leaves)]
+        seconds = [b2 * s + (1 - b2) * jnp.square(g) for s, g in zip(seconds, leaves)]
+        correction = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+        updates = [
+            _rotate(m / (jnp.sqrt(s) + eps), q, back=True) * correction for m, s, q in zip(momenta, seconds, bases)
+        ]
+        unflatten = tree.unflatten
+        return unflatten(updates), SoapState(count, *map(unflatten, (momenta, seconds, covariances, bases)))
 
     return optax.GradientTransformation(init, update)
 
@@ -104,9 +119,9 @@ def _rotate(g, bases, back=False):
     return g
 
 
-def _turn(covariances, bases, second):
-    """One step of orthogonal iteration of each basis; the second moment follows the reordering of its columns."""
-    turned = []
+def _turn(covariances, bases, momentum, second):
+    """One step of orthogonal iteration of each basis: (bases, momentum in the new ones, second moment reordered)."""
+    momentum, turned = _rotate(momentum, bases, back=True), []
     for axis, covariance, q in zip((-2, -1), covariances, bases):
         if q is not None:
             strength = jnp.einsum("ij,ik,kj->j", q, covariance, q)
@@ -114,4 +129,4 @@ def _turn(covariances, bases, second):
             second = jnp.take(second, order, axis=axis)
             q = jnp.linalg.qr(covariance @ q[:, order] + 1e-30 * q[:, order])[0]
         turned.append(q)
-    return tuple(turned), second
+    return tuple(turned), _rotate(momentum, turned), second

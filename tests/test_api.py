@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 
 import clic_jax
 from clic_jax import api, coding, container, published
-from clic_jax.container import Damaged, ModelMismatch, Tag, TooLarge, UnknownVersion
+from clic_jax.container import Damaged, ModelMismatch, Tag, TooLarge
 from clic_jax.images import ImageError
 from clic_jax.metrics import psnr
 from tests.conftest import photograph
@@ -154,11 +154,6 @@ def test_limit_of_pixels(data, nothing_installed):
         api.decompress(data, max_pixels=4095)
     with pytest.raises(ModelMismatch):
         api.decompress(data, max_pixels=4096)
-
-
-def test_features_that_this_version_lacks(data, published_micro):
-    with pytest.raises(UnknownVersion, match="tiles"):
-        api.decompress(changed(data, {Tag.TILES: b"\1"}), model=published_micro)
 
 
 def test_filter_that_the_model_lacks(data, published_micro, monkeypatch):

@@ -45,15 +45,22 @@ def coder(model):
     return codec.Codec(MICRO, jax.tree.map(jnp.asarray, model[0]), "00000000", model[1])
 
 
-def decode(coder, coded, shape, hundredths):
-    return coder.decode(coded.stream, coded.pqf_bytes is not None, coded.check, *shape[:2], hundredths)
+def encode(coder, x, hundredths, **tile):
+    """(what a file holds, the encoder's own reconstruction)."""
+    coded, latents = coder.encode(x, hundredths, **tile)
+    return coded, coder.show(latents, *x.shape[:2], **tile)
+
+
+def decode(coder, coded, shape, hundredths, **tile):
+    latents = coder.read(coded.stream, coded.pqf_bytes is not None, coded.check, *shape[:2], hundredths)
+    return coder.show(latents, *shape[:2], **tile)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 70), (65, 129), (64, 64), (128, 192)])
 @pytest.mark.parametrize("hundredths", [100, 5050, 10000])
 def test_decoded_is_what_the_encoder_showed(coder, size, hundredths):
     x = picture(*size)
-    coded, shown = coder.encode(x, hundredths)
+    coded, shown = encode(coder, x, hundredths)
     assert shown.shape == x.shape and shown.dtype == np.uint8
     np.testing.assert_array_equal(decode(coder, coded, x.shape, hundredths), shown)
     again, _ = coder.encode(x, hundredths)
@@ -64,7 +71,7 @@ def test_quality_is_monotone(coder):
     x = picture(128, 192, 4)
     points = []
     for hundredths in (100, 3000, 6000, 10000):
-        coded, shown = coder.encode(x, hundredths)
+        coded, shown = encode(coder, x, hundredths)
         points.append((len(coded.stream), -np.square(shown.astype(float) - x).mean()))
     assert points == sorted(points) and len(set(points)) == 4
 
@@ -73,7 +80,7 @@ def test_quality_is_monotone(coder):
 def test_size_is_the_estimate(coder, model, hundredths):
     """Within 1 % and 64 bytes of the float model's own bit count."""
     x = picture(192, 256, 2)
-    coded, shown = coder.encode(x, hundredths)
+    coded, shown = encode(coder, x, hundredths)
     _, bits = evaluation.reconstruct(C, model[0], x, coding.quality_lmbda(C, hundredths))
     spent = len(coded.stream) - (coded.pqf_bytes or 0)
     assert abs(spent - bits / 8) <= 0.01 * bits / 8 + 64
@@ -98,7 +105,7 @@ def test_filter_never_makes_a_file_worse(model):
         for hundredths in (100, 10000):
             costs = []
             for coder in (with_filter, without):
-                coded, shown = coder.encode(x, hundredths)
+                coded, shown = encode(coder, x, hundredths)
                 error = np.square(shown.astype(float) - x).mean()
                 costs.append(coding.quality_lmbda(C, hundredths) * error * x[..., 0].size + 8 * len(coded.stream))
             used += coded.pqf_bytes is not None
@@ -109,9 +116,9 @@ def test_out_of_step_raises(coder):
     x = picture(64, 64)
     coded, _ = coder.encode(x, 5000)
     with pytest.raises(Desync):
-        coder.decode(coded.stream, False, coded.check ^ 1, 64, 64, 5000)
+        coder.read(coded.stream, False, coded.check ^ 1, 64, 64, 5000)
     with pytest.raises(Desync):
-        coder.decode(coded.stream, coded.pqf_bytes is not None, coded.check, 64, 64, 5100)
+        coder.read(coded.stream, coded.pqf_bytes is not None, coded.check, 64, 64, 5100)
 
 
 def test_quality_out_of_range():
@@ -139,7 +146,7 @@ sys.path.insert(0, {root!r})
 config, params, identity = published.load_published({folder!r})
 coder = codec.Codec(config, params, identity, published.load_coding({folder!r}))
 stream = bytes.fromhex(sys.stdin.read())
-image = coder.decode(stream, {filtered}, {check}, 65, 129, 5000)
+image = coder.show(coder.read(stream, {filtered}, {check}, 65, 129, 5000), 65, 129)
 print(json.dumps({{"sum": int(image.astype(np.int64).sum()), "image": image.tobytes().hex()}}))
 """
 
@@ -150,7 +157,8 @@ def test_file_decodes_under_other_settings(model, setting, tmp_path_factory):
     folder = tmp_path_factory.mktemp("published") / "micro"
     identity = published.save_published(folder, Config("micro", C, MICRO.train), model[0], {}, coding=model[1])
     config, params, _ = published.load_published(folder)
-    coded, shown = codec.Codec(config, params, identity, published.load_coding(folder)).encode(picture(65, 129), 5000)
+    coder = codec.Codec(config, params, identity, published.load_coding(folder))
+    coded, shown = encode(coder, picture(65, 129), 5000)
     script = DECODE.format(root=str(ROOT), folder=str(folder), filtered=coded.pqf_bytes is not None, check=coded.check)
     env = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""} | OTHER_SETTINGS[setting]
     run = subprocess.run(

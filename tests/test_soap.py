@@ -86,13 +86,16 @@ def test_update_is_adam_in_the_basis():
 
 
 def test_second_moments_follow_their_columns():
-    """When directions change places in strength, the columns of a basis and the second moments follow."""
+    """When directions change places in strength, the columns of a basis and both moments follow, momentum with sign."""
     covariances = np.diag(np.float32([1, 9, 4])), np.diag(np.float32([2, 5]))
     second = np.arange(6, dtype=np.float32).reshape(3, 2)
-    (left, right), moved = _turn(covariances, (np.eye(3, dtype=np.float32), np.eye(2, dtype=np.float32)), second)
+    momentum = second - 2
+    bases = np.eye(3, dtype=np.float32), np.eye(2, dtype=np.float32)
+    (left, right), turned, moved = _turn(covariances, bases, momentum, second)
     np.testing.assert_allclose(np.abs(left), np.eye(3)[:, [1, 2, 0]], atol=1e-6)
     np.testing.assert_allclose(np.abs(right), np.eye(2)[:, [1, 0]], atol=1e-6)
     np.testing.assert_array_equal(moved, second[[1, 2, 0]][:, [1, 0]])
+    np.testing.assert_allclose(left @ turned @ right.T, momentum, atol=1e-6)
 
 
 def test_kernels_share_their_bases_over_taps():
