@@ -1,98 +1,200 @@
-"""Rate and distortion of a model on a folder of photographs, one JSON in the CompressAI results schema.
+"""Rate and distortion of models and classical codecs on a folder of photographs, one JSON each in OUT.
 
-    python -m experiments.rd_eval --data FOLDER --model clic-tiny --out results
-    python -m experiments.rd_eval --data FOLDER --model runs/mine --estimate --out results       bits of the model, no
-    files
+    python -m experiments.rd_eval --data FOLDER --out DIR                     clic-tiny, and what Pillow alone can do
+    python -m experiments.rd_eval --data FOLDER --model runs/mine/published --codecs "" --out DIR       only ours
+    python -m experiments.rd_eval --data FOLDER --codecs jpeg,jpegxl,hevc,vvc --jobs 4 --out DIR        only theirs
+    python -m experiments.rd_eval --data FOLDER --model clic-tiny --estimate --out DIR        the model's bits, no files
 
-Protocol: per image first, then the mean; bpp is the length of the real file over the image's own pixels; PSNR is of the
-8-bit RGB image that the file decodes to. `--estimate` counts the float model's bits instead, and the JSON says so.
+A rate is the length of a real file, and distortion that of the 8-bit image it decodes to (`--estimate`: bits that the
+float model counts, in NAME-estimate.json, which says so). Each image first, then the mean over images. --resume keeps
+what an earlier run, even a killed one, has measured of the same images with the same codec, versions and model.
+The codecs jpegxl, hevc and vvc need `pip install .[anchors]`. Timings mean little with --jobs above 1.
 """
 
 import argparse
-import json
-import time
+import concurrent.futures
+import multiprocessing
+import sys
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
-import numpy as np
 from tqdm import tqdm
 
-from clic_jax import api, coding, compilation, data, evaluation, files, memory, metrics, published
+from clic_jax import compilation, data, installed, memory
 from clic_jax.errors import UserError
-from experiments import cli
+from experiments import cli, codecs, rd_points, rd_results
 
-QUALITIES = (1, 20, 40, 60, 80, 100)
-
-
-def measure_file(model: str, x: np.ndarray, quality: float) -> dict:
-    """bpp, psnr-rgb and seconds of one image through a real file in memory."""
-    begin = time.perf_counter()
-    content = api.compress(x, quality=quality, model=model)
-    middle = time.perf_counter()
-    x_hat = api.decompress(content, model=model)
-    end = time.perf_counter()
-    return {
-        "bytes": len(content),
-        "bpp": 8 * len(content) / (x.shape[0] * x.shape[1]),
-        "psnr-rgb": float(metrics.psnr(x, x_hat)),
-        "encoding_time": middle - begin,
-        "decoding_time": end - middle,
-    }
+PILLOW_CODECS = ("jpeg", "webp", "avif", "jpeg2000")
 
 
-def measure_bits(config, params, x: np.ndarray, quality: float) -> dict:
-    """bpp and psnr-rgb of one image from the model's own bit count."""
-    lmbda = coding.quality_lmbda(config.model, coding.check_quality(quality))
-    x_hat, bits = evaluation.reconstruct(config.model, params, x, lmbda)
-    return {"bpp": bits / (x.shape[0] * x.shape[1]), "psnr-rgb": float(metrics.psnr(x, x_hat))}
+class ArgumentsError(UserError):
+    """Options that cannot go together."""
 
 
-def summary(rows: list[dict], qualities) -> dict:
-    """The mean over images at each quality, as lists."""
-    points = [[row for row in rows if row["quality"] == quality] for quality in qualities]
-    keys = [key for key in points[0][0] if key not in ("name", "quality", "bytes")]
-    return {key: [float(np.mean([row[key] for row in point])) for point in points] for key in keys}
-
-
-def main(argv=None) -> int:
-    """Runs the command line."""
+def parse(argv=None) -> argparse.Namespace:
+    """The command line. Raises: SystemExit."""
     parser = argparse.ArgumentParser(
         prog="experiments.rd_eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", required=True, help="a folder of photographs")
-    parser.add_argument("--model", required=True, help="a name of `clic-jax models`, or a published folder")
-    parser.add_argument("--qualities", type=float, nargs="+", default=QUALITIES, help="1 to 100")
-    parser.add_argument("--estimate", action="store_true", help="count the model's bits instead of bytes of files")
-    parser.add_argument("--out", type=Path, required=True, help="folder for NAME.json")
+    parser.add_argument("--data", required=True, metavar="FOLDER", help="a folder of photographs")
+    parser.add_argument("--model", nargs="+", help="names of `clic-jax models`, or published folders")
+    parser.add_argument("--codecs", help=f"comma-separated, of {','.join(codecs.CODECS)}; empty: none")
+    parser.add_argument(
+        "--qualities",
+        type=float,
+        nargs="+",
+        help="of each model (1 to 100) and codec (its own scale) instead of theirs",
+    )
+    parser.add_argument("--metric", default="psnr,ms-ssim", help="comma-separated, of psnr,ms-ssim")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for NAME.json")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes for the classical codecs")
+    parser.add_argument("--resume", action="store_true", help="measure only what is not in --out already")
+    parser.add_argument("--estimate", action="store_true", help="of models, bits that they count instead of files")
     args = parser.parse_args(argv)
+    if args.qualities:
+        args.qualities = [int(quality) if quality.is_integer() else quality for quality in args.qualities]
+    args.metric = tuple(filter(None, args.metric.split(",")))
+    if not args.metric or not set(args.metric) <= set(rd_points.METRICS):
+        parser.error(f"--metric is one or more of {','.join(rd_points.METRICS)}")
+    if args.jobs < 1:
+        parser.error("--jobs is at least 1")
+    return args
+
+
+def chosen(args) -> tuple[list[str], list[str]]:
+    """(models, classical codecs) that the options name, or leave to us. Raises: ArgumentsError."""
+    names = None if args.codecs is None else list(filter(None, (part.strip() for part in args.codecs.split(","))))
+    if args.estimate and names:
+        raise ArgumentsError("--estimate is of models: leave --codecs out")
+    models = list(args.model or ())
+    if args.model is None and not names:
+        models = [installed.DEFAULT_MODEL]
+    if names is None:
+        names = [] if args.model or args.estimate else list(PILLOW_CODECS)
+    return models, list(dict.fromkeys(names))
+
+
+def subjects(models: list[str], names: list[str], args) -> tuple[list[rd_points.Subject], int]:
+    """What to measure, and how many codecs are not installed, each told in a line.
+
+    Raises: UserError for a model or codec that does not exist, a quality that it does not have, or one name twice.
+    """
+    found, missing = [], 0
+    for name in names:
+        try:
+            found.append(rd_points.classical(name, args.qualities))
+        except codecs.MissingCodec as error:
+            missing += 1
+            complain(error)
+    found += [rd_points.of_model(model, args.qualities, args.estimate) for model in models]
+    files = [rd_results.file_name(subject) for subject in found]
+    if twice := sorted({name for name in files if files.count(name) > 1}):
+        raise ArgumentsError(f"two models would both be {twice[0]}.json: give them different folder names, or --out")
+    return found, missing
+
+
+def complain(error: Exception):
+    """One line on standard error, above the progress bar."""
+    tqdm.write(f"experiments.rd_eval: error: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def read_all(folder: str, wanted: tuple[str, ...]) -> dict[str, str]:
+    """Checksums of the pixels by the name of the image, so that a damaged one is found before hours have passed.
+
+    Raises: DataError; ImageError. Says which images are too small for MS-SSIM.
+    """
+    checksums, small = {}, []
+    for name, x in data.whole_images(f"folder:{folder}"):
+        checksums[name] = f"{zlib.crc32(x.tobytes()):08x}"
+        if "ms-ssim" in wanted and not rd_points.large_enough(*x.shape[:2]):
+            small.append(name)
+    if small:
+        others = f" and {len(small) - 1} more" if len(small) > 1 else ""
+        print(
+            f"experiments.rd_eval: warning: no mean MS-SSIM: {small[0]}{others} too small for its five scales",
+            file=sys.stderr,
+        )
+    return checksums
+
+
+def measured(tasks: list[tuple], subject, args, run: Callable) -> Iterator[dict]:
+    """The row of each (image, quality), with a progress bar, as soon as it is there."""
+    bar = tqdm(total=len(tasks), desc=subject.codec, unit="point", disable=None)
+    with bar:
+        for row in run(rd_points.measure, subject, Path(args.data).expanduser(), tasks, args.metric):
+            bar.update()
+            yield row
+
+
+def in_turn(measure, subject, folder, tasks, wanted) -> Iterator[dict]:
+    """Rows measured in this process."""
+    return (measure(subject, folder, name, quality, wanted) for name, quality in tasks)
+
+
+def in_parallel(pool) -> Callable:
+    """As `in_turn`, in the processes of a pool; the rows come as they are ready."""
+
+    def run(measure, subject, folder, tasks, wanted) -> Iterator[dict]:
+        futures = [pool.submit(measure, subject, folder, name, quality, wanted) for name, quality in tasks]
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+    return run
+
+
+def evaluate(subject: rd_points.Subject, checksums: dict[str, str], args, run: Callable) -> dict:
+    """Measures what is not there yet, and writes the results. Raises: CodecFailed, with what is measured on disk."""
+    about = rd_results.identity(subject, args.data, checksums, args.metric)
+    name = rd_results.file_name(subject)
+    qualities = tuple(dict.fromkeys(subject.qualities))
+    rows = rd_results.kept(args.out, name, about) if args.resume else {}
+    order = [(image, quality) for image in checksums for quality in qualities]
+    with rd_results.journal(args.out, name, about, rows.values()) as add:
+        for row in measured([key for key in order if key not in rows], subject, args, run):
+            add(row)
+            rows[row["name"], row["quality"]] = row
+    return rd_results.finish(args.out, name, about, qualities, [rows[key] for key in order], args.jobs)
+
+
+def report(path: Path, result: dict):
+    """The curve, as a table."""
+    count = len(result["images"])
+    print(f"{path}: {result['name']}, {count} image{'' if count == 1 else 's'}")
+    columns = (result["results"][key] for key in ("bpp", "psnr-rgb", "ms-ssim-rgb"))
+    for quality, bpp, psnr, similarity in zip(result["quality"], *columns):
+        numbers = [f"{bpp:.4f} bpp", "" if psnr is None else f"{psnr:.3f} dB"]
+        numbers.append("" if similarity is None else f"MS-SSIM {similarity:.5f}")
+        print(f"  quality {quality:5g}  " + "  ".join(filter(None, numbers)))
+
+
+def main(argv=None) -> int:
+    """Runs the command line: 0, or 1 if a codec is not installed or refused an image and the others are measured."""
+    args = parse(argv)
+    models, names = chosen(args)
     compilation.use_cache()
     memory.keep()
-    config, params, model_id = published.load_published(args.model)
-    if not config.model.variable_rate:
-        raise UserError(f"{args.model} has one rate only; qualities need a model with several model.lmbdas")
-    photographs = list(data.whole_images(f"folder:{args.data}"))
-    rows = []
-    for name, x in tqdm(photographs, unit="image", disable=None):
-        for quality in args.qualities:
-            part = measure_bits(config, params, x, quality) if args.estimate else measure_file(args.model, x, quality)
-            rows.append({"name": name, "quality": quality} | part)
-    result = {
-        "name": f"clic_jax {config.name}" + (" (estimate)" if args.estimate else ""),
-        "description": "bits estimated by the model, no files" if args.estimate else "bytes of files",
-        "model_id": model_id,
-        "quality": list(args.qualities),
-        "results": summary(rows, args.qualities),
-        "per_image": rows,
-        "protocol": "bpp and 8-bit RGB PSNR of each image, then the mean over images",
-        "jax": jax.__version__,
-    }
+    found, failed = subjects(models, names, args)
+    if not found:
+        return 2
+    checksums = read_all(args.data, args.metric)
     args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"{config.name}{'-estimate' if args.estimate else ''}.json"
-    files.write_atomically(path, json.dumps(result, indent=1).encode())
-    for quality, bpp, psnr in zip(args.qualities, result["results"]["bpp"], result["results"]["psnr-rgb"]):
-        print(f"quality {quality:5g}  {bpp:.4f} bpp  {psnr:.3f} dB")
-    print(f"{path}: {len(photographs)} images, model {model_id}")
-    return 0
+    context = multiprocessing.get_context("spawn")  # a fork of a process that has threads, as JAX has, can hang
+    with concurrent.futures.ProcessPoolExecutor(args.jobs, context) as pool:
+        for subject in found:
+            run = in_turn if subject.model_id or args.jobs == 1 else in_parallel(pool)
+            try:
+                result = evaluate(subject, checksums, args, run)
+            except rd_points.CodecFailed as error:
+                failed += 1
+                complain(error)
+                continue
+            report(args.out / f"{rd_results.file_name(subject)}.json", result)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
