@@ -89,7 +89,7 @@ def _pillow_load(data: bytes) -> np.ndarray:
 def _jpeg2000(x: np.ndarray, quality: float) -> bytes:
     file = io.BytesIO()
     rate = {"quality_mode": "rates", "quality_layers": [24 / quality]}  # of the 24 bits that a pixel has
-    Image.fromarray(x).save(file, "JPEG2000", irreversible=True, no_jp2=True, **rate)
+    Image.fromarray(x).save(file, "JPEG2000", irreversible=True, mct=1, no_jp2=True, **rate)
     return file.getvalue()
 
 
@@ -149,7 +149,7 @@ CODECS: dict[str, Codec] = {
         Codec(
             name="avif",
             label="AVIF 4:4:4",
-            description="libaom through Pillow, speed 6, 4:4:4, 8 bits, tune=psnr",
+            description="libaom through Pillow, speed 6, 4:4:4, 8 bits, tune=psnr, no tiles",
             scale="quality",
             limits=(0, 100),
             whole=True,
@@ -161,6 +161,7 @@ CODECS: dict[str, Codec] = {
                 subsampling="4:4:4",
                 speed=6,
                 max_threads=1,
+                autotiling=False,
                 advanced={"tune": "psnr"},
             ),
             decode=_pillow_load,
@@ -169,7 +170,7 @@ CODECS: dict[str, Codec] = {
         Codec(
             name="jpeg2000",
             label="JPEG 2000",
-            description="openjpeg through Pillow, 9/7 wavelet, codestream without container, every image at the rate",
+            description="openjpeg through Pillow, 9/7 wavelet, ICT, raw codestream, each image at the rate",
             scale="target rate in bits a pixel",
             limits=(0.01, 24),
             whole=False,

@@ -69,8 +69,9 @@ def test_jpeg2000_keeps_its_rate_and_is_a_codestream():
     data = codecs.CODECS["jpeg2000"].encode(x, 0.5)
     assert 8 * len(data) / 256**2 == pytest.approx(0.5, abs=0.03)
     assert data[:2] == b"\xff\x4f"  # SOC
-    transformation = data[data.index(b"\xff\x52") + 13]  # COD: the byte that says which wavelet
-    assert transformation == 0  # 9/7, irreversible
+    coding_style = data[data.index(b"\xff\x52") :]  # COD
+    assert coding_style[8] == 1  # colours are transformed: without it Kodak needs half as many bits again
+    assert coding_style[13] == 0  # the 9/7 wavelet, irreversible
 
 
 def test_avif_is_tuned_for_psnr():
