@@ -195,7 +195,8 @@ CODECS: dict[str, Codec] = {
         Codec(
             name="hevc",
             label="HEVC 4:4:4",
-            description="libx265 through ffmpeg, veryslow, tune psnr, 4:4:4, 10 bits, full-range BT.601, raw stream",
+            description="libx265 through ffmpeg, veryslow, tune psnr, no wavefronts, 4:4:4, 10 bits, full-range BT.709, "
+            "raw stream",
             install=_ANCHORS,
             scale="QP",
             limits=(0, 51),
@@ -208,7 +209,7 @@ CODECS: dict[str, Codec] = {
         Codec(
             name="vvc",
             label="VVC 4:2:0 (vvenc)",
-            description="libvvenc through ffmpeg, medium, no perceptual tuning, 4:2:0, 10 bits, full-range BT.601, "
+            description="libvvenc through ffmpeg, medium, no perceptual tuning, 4:2:0, 10 bits, full-range BT.709, "
             "raw stream; no substitute for VTM 4:4:4, of which it needs about 11 % more bits",
             install=_ANCHORS,
             scale="QP",
