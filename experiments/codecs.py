@@ -195,8 +195,8 @@ CODECS: dict[str, Codec] = {
         Codec(
             name="hevc",
             label="HEVC 4:4:4",
-            description="libx265 through ffmpeg, veryslow, tune psnr, no wavefronts, 4:4:4, 10 bits, full-range BT.709, "
-            "raw stream",
+            description="libx265 through ffmpeg, veryslow, tune psnr, no wavefronts, 4:4:4, 10 bits, "
+            "full-range BT.709, raw stream",
             install=_ANCHORS,
             scale="QP",
             limits=(0, 51),

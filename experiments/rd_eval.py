@@ -118,28 +118,23 @@ def read_all(folder: str, wanted: tuple[str, ...]) -> dict[str, str]:
     return checksums
 
 
-def measured(tasks: list[tuple], subject, args, run: Callable) -> Iterator[dict]:
-    """The row of each (image, quality), with a progress bar, as soon as it is there."""
-    bar = tqdm(total=len(tasks), desc=subject.codec, unit="point", disable=None)
-    with bar:
-        for row in run(rd_points.measure, subject, Path(args.data).expanduser(), tasks, args.metric):
-            bar.update()
-            yield row
+def in_turn(subject: rd_points.Subject, tasks: list[tuple[str, float]], args) -> Iterator[dict]:
+    """The row of each (image, quality), measured in this process."""
+    folder = Path(args.data).expanduser()
+    return (rd_points.measure(subject, folder, name, quality, args.metric) for name, quality in tasks)
 
 
-def in_turn(measure, subject, folder, tasks, wanted) -> Iterator[dict]:
-    """Rows measured in this process."""
-    return (measure(subject, folder, name, quality, wanted) for name, quality in tasks)
-
-
-def in_parallel(pool) -> Callable:
+def in_parallel(pool: concurrent.futures.Executor) -> Callable:
     """As `in_turn`, in the processes of a pool; the rows come as they are ready."""
 
-    def run(measure, subject, folder, tasks, wanted) -> Iterator[dict]:
-        futures = [pool.submit(measure, subject, folder, name, quality, wanted) for name, quality in tasks]
+    def run(subject, tasks, args) -> Iterator[dict]:
+        folder = Path(args.data).expanduser()
+        futures = [pool.submit(rd_points.measure, subject, folder, *task, args.metric) for task in tasks]
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield future.result()
+        except concurrent.futures.BrokenExecutor:
+            raise UserError("a process ended before its time, perhaps for lack of memory: try fewer --jobs") from None
         finally:
             for future in futures:
                 future.cancel()
@@ -148,17 +143,22 @@ def in_parallel(pool) -> Callable:
 
 
 def evaluate(subject: rd_points.Subject, checksums: dict[str, str], args, run: Callable) -> dict:
-    """Measures what is not there yet, and writes the results. Raises: CodecFailed, with what is measured on disk."""
+    """Measures what is not there yet, and writes the results; qualities that were measured before stay in them.
+
+    Raises: CodecFailed, ImageError; what is measured by then is on disk.
+    """
     about = rd_results.identity(subject, args.data, checksums, args.metric)
     name = rd_results.file_name(subject)
-    qualities = tuple(dict.fromkeys(subject.qualities))
     rows = rd_results.kept(args.out, name, about) if args.resume else {}
+    complete = [quality for _, quality in rows if all((image, quality) in rows for image in checksums)]
+    qualities = tuple(dict.fromkeys([*subject.qualities, *complete]))
     order = [(image, quality) for image in checksums for quality in qualities]
+    tasks = [task for task in order if task not in rows]
     with rd_results.journal(args.out, name, about, rows.values()) as add:
-        for row in measured([key for key in order if key not in rows], subject, args, run):
+        for row in tqdm(run(subject, tasks, args), subject.codec, len(tasks), unit="point", disable=None):
             add(row)
             rows[row["name"], row["quality"]] = row
-    return rd_results.finish(args.out, name, about, qualities, [rows[key] for key in order], args.jobs)
+    return rd_results.finish(args.out, name, about, qualities, [rows[task] for task in order], args.jobs)
 
 
 def report(path: Path, result: dict):
