@@ -22,8 +22,9 @@ PUBLISHED = Path(__file__).parent / "results" / "published_kodak.json"
 KODAK = {f"kodim{number:02}" for number in range(1, 25)}
 MAX_BPP = 1.25  # where the chart ends at the latest
 UNITS = {"psnr": "PSNR, dB", "ms-ssim": "MS-SSIM, dB"}
-# Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow that paper swallows; and wine
-OURS, REST = ("#000000", "#882255"), ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
+# Okabe and Ito's colours, which the colour-blind can tell apart, with some of Tol's for the yellow that paper swallows
+OURS = ("#000000", "#882255")
+REST = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#999933", "#332288")
 MARKERS, DASHES = "sD^vP*X", ((4, 2), (1, 1.5), (6, 2, 1, 2), (3, 1), (8, 3), (2, 3))
 
 
@@ -184,7 +185,7 @@ def _limits(curves: list[bd_rate.Curve], right: float) -> tuple[float, float]:
 def _name_curves(axes, curves: list[bd_rate.Curve], colors: list[str], right: float):
     """Writes each curve's name right of the chart, as near as there is room to the height that it heads for."""
     low, high = axes.get_ylim()
-    gap = (high - low) / 27
+    gap = (high - low) / 32
     order = sorted(range(len(curves)), key=lambda i: _end(curves[i], right)[2])
     heights = []
     for i in order:  # upwards, none nearer than the gap to the one below
