@@ -162,8 +162,8 @@ class Codec:
             return None
         latents = plain._replace(y_hat=corrected(plain.y_hat, maps, _coefficients(q, maps)))
         h, w = x.shape[:2]  # of the image itself: what the filter does to the padding is nobody's gain
-        before, after = (metrics.mse(x, self.show(v, h, w, tile=tile)) for v in (plain, latents))
-        gain = float(lmbda[0]) * (before - after) * h * w
+        before, after = (metrics.squared_error(x, self.show(v, h, w, tile=tile)) for v in (plain, latents))
+        gain = float(lmbda[0]) * (before - after) / 3
         return (q.ravel(), latents) if gain > _coefficient_bits(q).sum() + FIELD_BITS else None
 
     def _energy(self, lmbda, n):

@@ -150,3 +150,8 @@ def test_ms_ssim_db():
     np.testing.assert_allclose(metrics.ms_ssim_db(np.array([0.9, 0.99])), [10, 20])
     assert metrics.ms_ssim_db(jnp.float32(0.9)) == pytest.approx(10, abs=1e-4)
     assert metrics.ms_ssim_db(1.0) == np.inf
+
+
+def test_squared_error_is_the_mean_times_the_samples():
+    x, x_hat = np.random.default_rng(0).integers(0, 256, (2, 130, 33, 3), np.uint8)
+    assert metrics.squared_error(x, x_hat) == pytest.approx(metrics.mse(x, x_hat) * x.size, rel=1e-12)
