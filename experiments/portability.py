@@ -154,7 +154,7 @@ def main(argv=None) -> int:
     parser.add_argument("--model", default="clic-tiny", help="a name of `clic-jax models`, or a published folder")
     parser.add_argument("--data", default="sample", help="photographs, as for training: sample, folder:PATH, ...")
     parser.add_argument("--crop", type=int, nargs=2, default=(384, 512), metavar=("H", "W"), help="of their middles")
-    parser.add_argument("--qualities", type=float, nargs="+", default=(20, 50, 80), help="1 to 100")
+    parser.add_argument("--qualities", type=float, nargs="+", default=(20, 80), help="1 to 100")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="by default all")
     parser.add_argument("--python", action="append", default=[], help="an interpreter with another jax; repeatable")
     parser.add_argument("--platform", action="append", default=[], help="cuda or tpu: run there, too; repeatable")

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clic_jax import codec, coding, container, fixedpoint, images, memory, published
+from clic_jax import codec, coding, container, fixedpoint, images, memory, programs, published
 from clic_jax.coder import StreamError
 from clic_jax.context import ContextModel
 from clic_jax.model import CLIC
@@ -72,7 +72,7 @@ def in_fours(networks: type) -> type:
 
 
 class Recorded(codec.Codec):
-    """A codec that keeps a hash of the latents that it coded last: every bit of z_hat and y_hat."""
+    """A codec that keeps a hash of the latents that it coded last: every bit of z_hat and y_hat, before any filter."""
 
     latents = ""
 
@@ -87,7 +87,7 @@ def open_codecs(model: str, batch: int) -> dict[str, Recorded]:
     """The published model as a codec of either kind, its networks computing `batch` pictures (1 or 4) at a time."""
     arguments, found = (*published.load_published(model), published.load_coding(model)), {}
     for kind, networks in (("integer", fixedpoint.FixedContext), ("float", FloatContext)):
-        with mock.patch.object(codec, "FixedContext", in_fours(networks) if batch == 4 else networks):
+        with mock.patch.object(programs, "FixedContext", in_fours(networks) if batch == 4 else networks):
             found[kind] = Recorded(*arguments)
     return found
 
@@ -118,13 +118,13 @@ def write(folder: Path, name: str, job: dict, coders: dict, photographs: dict) -
     for kind, coder in coders.items():
         for title, x in photographs.items():
             for quality in job["qualities"]:
-                coded, shown = coder.encode(x, coding.check_quality(quality))
+                coded, latents = coder.encode(x, coding.check_quality(quality))
                 header = container.Header(
                     x.shape[1], x.shape[0], quality, coder.model_id, coded.check, False, coded.z_bytes, coded.pqf_bytes
                 )
                 path = f"{kind} {title} {quality:g} {name}"
                 (folder / f"{path}.clic").write_bytes(container.pack(header, coded.stream))
-                np.save(folder / f"{path}.npy", shown)
+                np.save(folder / f"{path}.npy", coder.show(latents, *x.shape[:2]))
                 about = {"kind": kind, "file": f"{title} {quality:g}", "writer": name}
                 files.append(about | {"path": path, "latents": coder.latents})
     return {"files": files, "python": sys.version.split()[0], "jax": jax.__version__, "backend": jax.default_backend()}
@@ -152,12 +152,12 @@ def read(folder: Path, job: dict, coders: dict) -> list[dict]:
 def decode(coder: Recorded, data: bytes):
     """(name of the error or None, hash of the latents, picture or None) of one file."""
     header, stream, _ = container.unpack(data)
-    args = (header.pqf_bytes is not None, header.latents_check, header.height, header.width)
+    size, filtered = (header.height, header.width), header.pqf_bytes is not None
     try:
-        x = coder.decode(stream, *args, coding.check_quality(header.quality))
+        latents = coder.read(stream, filtered, header.latents_check, *size, coding.check_quality(header.quality))
     except (container.Desync, StreamError) as error:
         return type(error).__name__, coder.latents, None
-    return None, coder.latents, x
+    return None, coder.latents, coder.show(latents, *size)
 
 
 def main() -> int:
