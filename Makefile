@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN = .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint referee clean
+.PHONY: help demo test slow lint referee peers clean
 
 help:
 	@echo "make demo      train the tiny model for two minutes on sample photographs and code a held-out one"
@@ -11,6 +11,7 @@ help:
 	@echo "make lint      ruff alone, rules and format"
 	@echo "make slow      the tests that take minutes"
 	@echo "make referee   an environment of its own for tensorflow-compression (2 GB)"
+	@echo "make peers     an environment of its own for CompressAI, which experiments.benchmark --peers times (1.4 GB)"
 	@echo "make clean     remove the environments, the caches and the demo"
 
 .venv/.installed: requirements.txt pyproject.toml
@@ -40,5 +41,12 @@ lint: .venv/.installed
 
 referee: .venv-referee/.installed
 
+.venv-peers/.installed: requirements-peers.txt
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check -r requirements-peers.txt
+	touch $@
+
+peers: .venv-peers/.installed
+
 clean:
-	rm -rf .venv .venv-referee demo build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-referee .venv-peers demo build *.egg-info .pytest_cache .ruff_cache .hypothesis

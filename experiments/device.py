@@ -1,0 +1,65 @@
+"""What a benchmark needs to know of JAX's device: its matmul peak, its memory, and what was compiled meanwhile."""
+
+import contextlib
+import time
+
+import jax
+import jax.numpy as jnp
+
+from experiments.stopwatch import repeat
+
+PEAK_SIZE = {"cpu": 2048}  # side of the matrices; 8192 on accelerators
+_COMPILE_EVENTS = (
+    "/jax/core/compile/jaxpr_trace_duration",
+    "/jax/core/compile/jaxpr_to_mlir_module_duration",
+    "/jax/core/compile/backend_compile_duration",
+)
+
+
+def matmul_peak(dtype: str = "float32") -> float:
+    """Multiply-accumulates a second of the default device in large square matrix products: the best of several."""
+    n = PEAK_SIZE.get(jax.default_backend(), 8192)
+    a = jax.random.normal(jax.random.key(0), (n, n), jnp.dtype(dtype))
+    product = jax.jit(jnp.matmul)
+    product(a, a).block_until_ready()
+    return n**3 / min(repeat(lambda: product(a, a).block_until_ready(), 20, 1.0))
+
+
+def peak_memory_mib() -> float | None:
+    """The most memory that arrays have taken on the device; None where it keeps no account, as a CPU."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats["peak_bytes_in_use"] / 2**20 if "peak_bytes_in_use" in stats else None
+
+
+class Compilations:
+    """Programs compiled, and the seconds that tracing and compiling them took."""
+
+    def __init__(self):
+        self.count, self.seconds = 0, 0.0
+
+    def _listen(self, event: str, duration: float, **_):
+        self.count += event == _COMPILE_EVENTS[-1]
+        self.seconds += duration * (event in _COMPILE_EVENTS)
+
+
+@contextlib.contextmanager
+def compilations():
+    """A `Compilations` of what happens inside the block."""
+    found = Compilations()
+    jax.monitoring.register_event_duration_secs_listener(found._listen)
+    try:
+        yield found
+    finally:
+        jax.monitoring.unregister_event_duration_listener(found._listen)
+
+
+def first_call(function) -> dict:
+    """Calls function() for the first time: its seconds, and how much of them was compiling."""
+    begin = time.perf_counter()
+    with compilations() as found:
+        function()
+    return {
+        "seconds": time.perf_counter() - begin,
+        "compile_seconds": found.seconds,
+        "programs": found.count,
+    }
