@@ -1,0 +1,155 @@
+"""tensorflow-compression as the referee of our probability models and of our coder, on the same tensors.
+
+    make referee                                                                  its environment, once
+    python -m experiments.referee --out experiments/results/referee.json
+
+Photographs are coded with a published model; the integers that went into their streams, and as many synthetic ones that
+follow the tables exactly, are handed over with the weights of the prior and the scale table. Both sides then say:
+
+    bits    of z under the factorized prior and of y under the Gaussian bins (TFC: NoisyDeepFactorized, NoisyNormal)
+    bytes   of the coder's output. Both build integer tables from the same densities: ours have 24 bits, its 12 by
+            default and 16 at most ("finest")
+
+The two cannot share an environment (numpy 1 and 2), so the referee is a process: `experiments/referee_tfc.py`.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from unittest import mock
+
+import jax
+import numpy as np
+
+from clic_jax import cdf, codec, coder, coding, compilation, entropy, files, published
+from clic_jax.data import whole_images
+from clic_jax.errors import UserError
+from experiments import cli
+from experiments.portability import MACHINE, ROOT, middle
+
+QUALITIES = (20, 80)
+SYNTHETIC = 300_000  # symbols of y; of z, as many vectors as a photograph has
+
+
+def coded_symbols(coder_: codec.Codec, x: np.ndarray, quality: float) -> dict[str, np.ndarray]:
+    """z [n, N], y [m] and index [m] as they went into the stream of one photograph."""
+    calls = []
+
+    class Recorder(coder.Encoder):
+        def encode(self, symbols, index, tables):
+            calls.append((np.array(symbols), np.array(index), len(tables)))
+            super().encode(symbols, index, tables)
+
+    with mock.patch.object(codec, "Encoder", Recorder):
+        coder_.encode(x, coding.check_quality(quality))
+    (z, _, channels), *rest = calls
+    halves = [call for call in rest if call[2] == cdf.SCALE_LEVELS]  # the filter's coefficients have a table of theirs
+    y, index = (np.concatenate([call[part] for call in halves]) for part in (0, 1))
+    return {"z": z.reshape(-1, channels), "y": y, "index": index.astype(np.int32)}
+
+
+def synthetic_symbols(prior: list[cdf.Table], vectors: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """The same from random numbers: z drawn from its tables, y from rounded Gaussians of all scales alike."""
+    rng = np.random.default_rng(seed)
+    index = rng.integers(0, cdf.SCALE_LEVELS, SYNTHETIC).astype(np.int32)
+    y = np.round(rng.normal(size=SYNTHETIC) * cdf.SCALE_TABLE[index]).astype(np.int32)
+    draws = [rng.choice(t.freq.size - 1, vectors, p=t.freq[:-1] / t.freq[:-1].sum()) + t.first for t in prior]
+    return {"z": np.stack(draws, -1).astype(np.int32), "y": y, "index": index}
+
+
+def our_answer(case: dict, params, prior: list[cdf.Table]) -> dict[str, float]:
+    """Bits under the float models and bytes of the coder, of z and y of one case."""
+    z, y, index = case["z"], case["y"], case["index"]
+    values = np.float32(z)
+    _, logits = entropy.FactorizedPrior().apply({"params": params}, values)
+    bits_z = entropy.bits(entropy.logit_likelihood(logits, values))
+    bits_y = entropy.gaussian_bits(np.float32(y), 0.0, np.float32(cdf.SCALE_TABLE)[index])
+    answer = {f"bits_{name}": float(np.asarray(v, np.float64).sum()) for name, v in {"z": bits_z, "y": bits_y}.items()}
+    channels = np.tile(np.arange(z.shape[1]), len(z))
+    for name, call in {"z": (z.ravel(), channels, prior), "y": (y, index, cdf.gaussian_tables())}.items():
+        encoder = coder.Encoder()
+        encoder.encode(*call)
+        answer[f"bytes_{name}"] = len(encoder.finish())
+    return answer
+
+
+def ask(python: Path, cases: list[dict], params) -> dict:
+    """The referee's answer (`experiments/referee_tfc.py`). Raises: UserError if its environment is missing or fails."""
+    if not python.exists():
+        raise UserError(f"{python} is not there: `make referee` (PYTHON=python3.11) makes the referee's environment")
+    arrays = {f"{name}{i}": value for i, case in enumerate(cases) for name, value in case.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        exchange, answer = Path(folder) / "exchange.npz", Path(folder) / "answer.json"
+        np.savez(exchange, scales=cdf.SCALE_TABLE, **{name: np.asarray(v) for name, v in params.items()}, **arrays)
+        command = [python, ROOT / "experiments" / "referee_tfc.py", exchange, answer]
+        run = subprocess.run(command, capture_output=True, text=True)
+        if run.returncode:
+            raise UserError(f"the referee failed: {run.stderr.strip().splitlines()[-1]}")
+        return json.loads(answer.read_text())
+
+
+def verdict(names: list[str], ours: list[dict], theirs: dict) -> dict:
+    """Both sides' numbers for each case, and the worst of each claim."""
+    rows = []
+    for i, (name, our) in enumerate(zip(names, ours, strict=True)):
+        row = {"case": name}
+        for part in ("z", "y"):
+            their_bits, our_bits = theirs[f"bits_{part}"][i], our[f"bits_{part}"]
+            their_bytes = {how: found[i] for how, found in theirs[f"bytes_{part}"].items()}
+            row[part] = {"bits": {"ours": round(our_bits, 1), "theirs": round(their_bits, 1)}}
+            row[part]["bytes"] = {"ours": our[f"bytes_{part}"], **their_bytes}
+        rows.append(row)
+    return {
+        "largest_difference_of_bits": {
+            part: max(abs(r[part]["bits"]["ours"] / r[part]["bits"]["theirs"] - 1) for r in rows) for part in "zy"
+        },
+        "bytes": {
+            part: {how: sum(r[part]["bytes"][how] for r in rows) for how in rows[0][part]["bytes"]} for part in "zy"
+        },
+        "cases_in_which_our_code_is_longer": sum(
+            sum(r[part]["bytes"]["ours"] for part in "zy") > sum(r[part]["bytes"][how] for part in "zy")
+            for r in rows
+            for how in ("default", "finest")
+        ),
+        "cases": rows,
+    }
+
+
+def main(argv=None) -> int:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        prog="experiments.referee", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--model", default="clic-tiny", help="a name of `clic-jax models`, or a published folder")
+    parser.add_argument("--data", default="sample", help="photographs, as for training: sample, folder:PATH, ...")
+    parser.add_argument("--crop", type=int, nargs=2, default=(256, 384), metavar=("H", "W"), help="of their middles")
+    parser.add_argument(
+        "--python", type=Path, default=ROOT / ".venv-referee" / "bin" / "python", help="of the referee's environment"
+    )
+    args = parser.parse_args(argv)
+    compilation.use_cache()
+    ready = codec.Codec(*published.load_published(args.model), data := published.load_coding(args.model))
+    prior, params = coding.stored_tables(data), ready.params["prior"]
+    cases = {
+        f"{Path(name).stem}, quality {quality}": coded_symbols(ready, middle(x, *args.crop), quality)
+        for name, x in whole_images(args.data)
+        for quality in QUALITIES
+    }
+    cases["synthetic"] = synthetic_symbols(prior, len(next(iter(cases.values()))["z"]))
+    theirs = ask(args.python, list(cases.values()), params)
+    found = verdict(list(cases), [our_answer(case, params, prior) for case in cases.values()], theirs)
+    ours = {"jax": jax.__version__, "numpy": np.__version__, "constriction": version("constriction")}
+    about = {"model": Path(args.model).name, "crop": list(args.crop), "machine": MACHINE}
+    about |= {"versions": {"ours": ours | {"python": platform.python_version()}, "theirs": theirs["versions"]}}
+    files.write_atomically(args.out, json.dumps(about | found, indent=1).encode())
+    print(json.dumps({key: value for key, value in found.items() if key != "cases"}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
