@@ -2,9 +2,9 @@
 
     .venv-referee/bin/python experiments/referee_tfc.py exchange.npz answer.json
 
-exchange.npz: `scales` [64]; the prior's `matrix0`, `bias0`, `factor0`, ... as `FactorizedPrior` has them; for each case
-i, `z{i}` [n, N], `y{i}` [m] integers and `index{i}` [m] of the scale of each y. The answer: bits of each z and y under
-TFC's own densities, and bytes of its range coder for each of PRECISIONS.
+exchange.npz: `scales` [64]; `most`, the bits that a symbol takes at most; the prior's `matrix0`, `bias0`, `factor0`, ...
+as `FactorizedPrior` has them; for each case i, `z{i}` [n, N], `y{i}` [m] integers and `index{i}` [m] of the scale of
+each y. The answer: bits of each z and y under TFC's own densities, and bytes of its range coder for each of PRECISIONS.
 """
 
 import json
@@ -35,9 +35,10 @@ def factorized_prior(given):
     return prior
 
 
-def bits(density, values) -> float:
-    """Bits of all values under a density; NumPy adds them up in double precision."""
-    return float(-np.sum(density.log_prob(values).numpy(), dtype=np.float64) / np.log(2))
+def bits(density, values, most: float) -> tuple[float, float]:
+    """(bits of all values under a density, the same if none took more than `most`), added up in double precision."""
+    each = -density.log_prob(values).numpy().astype(np.float64) / np.log(2)
+    return float(each.sum()), float(np.minimum(each, most).sum())
 
 
 def main():
@@ -47,9 +48,9 @@ def main():
     cases = range(sum(name.startswith("index") for name in given.files))
     answer = {"bits_z": [], "bits_y": [], "bytes_z": {}, "bytes_y": {}}
     for i in cases:
-        answer["bits_z"].append(bits(prior, tf.cast(given[f"z{i}"], tf.float32)))
+        answer["bits_z"].append(bits(prior, tf.cast(given[f"z{i}"], tf.float32), given["most"]))
         density = tfc.NoisyNormal(loc=0.0, scale=tf.gather(scales, given[f"index{i}"]))
-        answer["bits_y"].append(bits(density, tf.cast(given[f"y{i}"], tf.float32)))
+        answer["bits_y"].append(bits(density, tf.cast(given[f"y{i}"], tf.float32), given["most"]))
     for name, (precision, tail) in PRECISIONS.items():
         how = dict(compression=True, range_coder_precision=precision, tail_mass=tail)
         model_z = tfc.ContinuousBatchedEntropyModel(prior, coding_rank=2, offset_heuristic=False, **how)
