@@ -2,7 +2,7 @@
 
     .venv-referee/bin/python experiments/referee_tfc.py exchange.npz answer.json
 
-exchange.npz: `scales` [64]; `most`, the bits that a symbol takes at most; the prior's `matrix0`, `bias0`, `factor0`, ...
+exchange.npz: `scales` [64]; `most`, bits of a symbol at most; the prior's `matrix0`, `bias0`, `factor0`, ...
 as `FactorizedPrior` has them; for each case i, `z{i}` [n, N], `y{i}` [m] integers and `index{i}` [m] of the scale of
 each y. The answer: bits of each z and y under TFC's own densities, and bytes of its range coder for each of PRECISIONS.
 """
