@@ -24,8 +24,9 @@ from unittest import mock
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
-from clic_jax import api, compilation, config, data, files, images, installed, published, settings
+from clic_jax import compilation, config, data, files, images, installed, published, settings
 from clic_jax.errors import UserError
 from experiments import benchmark_codec, benchmark_peers, benchmark_train, benchmark_worker, cli, publish, train
 
@@ -73,7 +74,6 @@ def machine(name: str | None) -> dict:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "machine": name or f"{cores}-core {_processor()}, {memory_gib:.0f} GiB",
-        "device": jax.devices()[0].device_kind,
         "cores": cores,
         "load_before": os.getloadavg()[0],
         "jax": jax.__version__,
@@ -129,14 +129,8 @@ def codec_part(cfg: config.Config, model: str, x: np.ndarray, args) -> dict:
     if not benchmark_worker.writes_files(model):
         return {"preset": cfg.name, "unavailable": "models of this preset cannot write files yet"}
     limits = (args.repetitions, args.seconds)
-    result = isolated(benchmark_codec.measure, cfg, model, x, list(args.sizes), *limits)
-    file = isolated(_file, x, model)
+    result, file = isolated(benchmark_codec.measure, cfg, model, x, list(args.sizes), *limits)
     return result | {"cold": benchmark_codec.cold(model, file, 1 if args.quick else 3)}
-
-
-def _file(x: np.ndarray, model: str) -> bytes:
-    compilation.use_cache()
-    return api.compress(x, model=model)
 
 
 def training_part(cfg: config.Config, x: np.ndarray, args) -> list[dict]:
@@ -181,22 +175,46 @@ def main(argv=None) -> int:
     chosen = [settings.override(cfg, args.set) for cfg in chosen]
     x = photograph(args.image)
     if args.quick:
-        x = x[:128, :192]
+        x = x[:64, :64]
     result = machine(args.machine) | {"protocol": " ".join(__doc__.split("\n\n")[2].split())}
     with tempfile.TemporaryDirectory() as folder:
         models = {}
         if args.codec or args.peers:
             models = {cfg.name: isolated(published_model, cfg, Path(folder) / cfg.name) for cfg in chosen}
         if args.train:
-            result["train"] = [row for cfg in chosen for row in training_part(cfg, x, args)]
+            result["train"] = [row for cfg in _bar(chosen, "training") for row in training_part(cfg, x, args)]
         if args.codec:
-            result["codec"] = [codec_part(cfg, models[cfg.name], x, args) for cfg in chosen]
+            result["codec"] = [codec_part(cfg, models[cfg.name], x, args) for cfg in _bar(chosen, "coding")]
         if args.peers:
             result["peers"] = peers_part(models, x, args)
     args.json.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomically(args.json, json.dumps(result, indent=1).encode())
-    print(f"{args.json}: {result['machine']}, {result['device']}")
+    print("\n".join([f"{args.json}: {result['machine']}", *_lines(result)]))
     return 0
+
+
+def _bar(chosen, text: str):
+    return tqdm(chosen, text, unit="preset", disable=None)
+
+
+def _lines(result: dict):
+    """The medians of a result, one a line."""
+    for row in result.get("train", ()):
+        what = f"train {row['preset']}, {row['batch']} x {row['crop']}x{row['crop']}, {row['dtype']}"
+        if "skipped" in row:
+            yield f"{what}: {row['skipped']}"
+        else:
+            compiled = f"compiled in {row['compiling']['compile_seconds']:.0f} s"
+            median = row["seconds"]["median"]
+            yield f"{what}: {median:.3f} s, MFU {row['mfu']:.0%}, {row['peak_rss_mib']:.0f} MiB, {compiled}"
+    for row in result.get("codec", ()):
+        for name in ("encode", "decode") if "bytes" in row else ():
+            parts = {k: v["seconds"] for k, v in row["parts"][name].items() if k != "whole"}
+            text = ", ".join(f"{k} {v:.3f}" for k, v in sorted(parts.items(), key=lambda item: -item[1])[:4])
+            yield f"{name} {row['preset']}: {row[name]['seconds']['median']:.3f} s, MFU {row[name]['mfu']:.0%}; {text}"
+    for row in result.get("peers", ()):
+        what = f"{row['op']} {'' if row['batch'] is None else row['batch']}, {row['threads']} threads"
+        yield f"{what}: {row['model']} {row['seconds']['median']:.3f} s, {row['peak_rss_mib']:.0f} MiB"
 
 
 if __name__ == "__main__":

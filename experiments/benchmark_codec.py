@@ -36,14 +36,15 @@ MACS = {  # which of `complexity.parts` each part computes; hyper is h_a and h_s
 LINEAR_FROM = 512  # side in pixels of the smallest image to which an exponent is fitted, if there are two larger ones
 
 
-def measure(config: Config, model: str, x: np.ndarray, sizes: list[int], most: int, limit: float) -> dict:
-    """All but the cold starts, in a process of its own.
+def measure(config: Config, model: str, x: np.ndarray, sizes: list[int], most: int, limit: float) -> tuple[dict, bytes]:
+    """All but the cold starts, in a process of its own, and the file of x.
 
     Args: model: published name or folder. x: uint8 [H, W, 3]. sizes: sides of square images to run as well.
     """
     memory.keep()
     peak = device.matmul_peak()
-    result = {"preset": config.name, "size": list(x.shape[:2]), "matmul_peak_macs_per_second": peak}
+    result = {"preset": config.name, "device": device.name(), "size": list(x.shape[:2])}
+    result["matmul_peak_macs_per_second"] = peak
     result["open_seconds"] = timed(lambda: api.open_model(model))
     data, whole = _both(model, x, most, limit)
     result |= whole | {"parts": _parts(config.model, model, x, data, most, peak)}
@@ -54,7 +55,7 @@ def measure(config: Config, model: str, x: np.ndarray, sizes: list[int], most: i
         result[direction] |= {"macs": macs, "mfu": at_peak / result[direction]["seconds"]["median"]}
     result["peak_rss_mib"], result["peak_device_mib"] = peak_mib(), device.peak_memory_mib()
     result["by_size"] = by_size(model, x, sizes, most, limit)
-    return result
+    return result, data
 
 
 def _both(model: str, x: np.ndarray, most: int, limit: float) -> tuple[bytes, dict]:

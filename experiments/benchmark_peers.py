@@ -49,7 +49,7 @@ class Worker:
         self.name = name
         python = PYTHON if module == "peers_worker" else sys.executable
         command = [str(python), "-m", f"experiments.{module}", name, str(arrays), str(threads)]
-        env = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        env = os.environ | {"OMP_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu"}  # as the peers' torch has no other
         with _cores(threads):  # which the process inherits
             pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             self._process = subprocess.Popen(command, cwd=ROOT, env=env, **pipes)

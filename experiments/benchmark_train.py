@@ -47,7 +47,7 @@ def running(config: Config, crops: np.ndarray, dtype: str, compiled: dict, most:
     """
     config, state, crops = _set_up(config, crops, dtype)
     batch, crop = crops.shape[:2]
-    result = {"preset": config.name, "optimizer": config.train.optimizer}
+    result = {"preset": config.name, "device": device.name(), "optimizer": config.train.optimizer}
     result |= {"batch": batch, "crop": crop, "dtype": dtype, "compiling": compiled}
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
     if jax.default_backend() == "cpu" and compiled["temporary_mib"] > free:

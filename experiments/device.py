@@ -25,6 +25,11 @@ def matmul_peak(dtype: str = "float32") -> float:
     return n**3 / min(repeat(lambda: product(a, a).block_until_ready(), 20, 1.0))
 
 
+def name() -> str:
+    """What JAX calls its default device."""
+    return jax.devices()[0].device_kind
+
+
 def peak_memory_mib() -> float | None:
     """The most memory that arrays have taken on the device; None where it keeps no account, as a CPU."""
     stats = jax.devices()[0].memory_stats() or {}

@@ -48,7 +48,7 @@ def test_training(result):
 
 def test_coding(result):
     (row,) = result["codec"]
-    assert row["preset"] == "micro" and row["size"] == [128, 192]
+    assert row["preset"] == "micro" and row["size"] == [64, 64]
     for direction in ("encode", "decode"):
         whole, parts = row[direction], dict(row["parts"][direction])
         check_times(whole["seconds"])
@@ -64,7 +64,8 @@ def test_coding(result):
         assert all(parts[name]["calls"] and parts[name]["seconds"] for name in needed)
         assert whole["macs"] == sum(part.get("macs", 0) for part in parts.values())
         check_times(row["coder_alone"][direction]["seconds"])
-    assert row["coder_alone"]["symbols"] == 24 * 8 * 12 + 8 * 2 * 3 + (row["parts"]["encode"]["pqf"]["calls"] > 3) * 16
+    latents = 24 * 4 * 4 + 8  # y and z; the filter's coefficients join them where it pays
+    assert row["coder_alone"]["symbols"] in (latents, latents + 8 * 2)
     assert 0 < row["coder_alone"]["bytes"] < row["bytes"]
     check_times(row["png"]["read"])
     check_times(row["png"]["write"])
