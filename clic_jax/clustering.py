@@ -32,14 +32,20 @@ def cluster(features, values, centers, center_values, alpha, beta):
     Returns: [B, N, E, D], in the type of `values`; similarities are computed in float32.
     Source: Zhang et al. 2024, Sec. 3.2. The member count and the choice of centre carry no gradient.
     """
-    cosine = jnp.einsum("bmed,bned->bemn", _unit(centers), _unit(features))
-    sim = jax.nn.sigmoid(beta + alpha * cosine)
-    best = lax.stop_gradient(jnp.argmax(sim, axis=2, keepdims=True))  # [B, E, 1, N]; the first of equals
+    sim, best = assign(features, centers, alpha, beta)
     member = (best == jnp.arange(sim.shape[2])[:, None]).astype(sim.dtype)  # [B, E, M, N]
     kept = sim * member
     total = jnp.einsum("bemn,bned->bemd", kept, values.astype(sim.dtype)) + center_values.swapaxes(1, 2)
     aggregate = total / (1.0 + member.sum(-1, keepdims=True))
     return jnp.einsum("bemn,bemd->bned", kept, aggregate).astype(values.dtype)
+
+
+def assign(features, centers, alpha, beta):
+    """(similarity [B, E, M, N] float32 of each point to each centre, index [B, E, 1, N] of the best, the first of
+    equals); arguments as for `cluster`."""
+    cosine = jnp.einsum("bmed,bned->bemn", _unit(centers), _unit(features))
+    sim = jax.nn.sigmoid(beta + alpha * cosine)
+    return sim, lax.stop_gradient(jnp.argmax(sim, axis=2, keepdims=True))
 
 
 def _unit(x):
@@ -87,7 +93,8 @@ class ClusterMixer(nn.Module):
     """Token mixer of the cluster block (the reference's Grouper): [B, h, w, C] -> [B, h, w, C], no residual.
 
     h and w must be multiples of 4. Features and values come from one matrix product; the input's mean is added first,
-    scaled per channel by `gap_scale` (1e-5 at the start).
+    scaled per channel by `gap_scale` (1e-5 at the start). A caller who makes the collection "intermediates" mutable
+    finds `assignment` [B, E, h, w] there: which of the four centres, in reading order, each position belongs to.
     Raises: ValueError for a map whose sides are not multiples of 4.
     """
 
@@ -116,5 +123,8 @@ class ClusterMixer(nn.Module):
         points = both.reshape(b, h * w, 2 * e, d)
         alpha = self.param("alpha", nn.initializers.ones, ())
         beta = self.param("beta", nn.initializers.zeros, ())
+        if self.is_mutable_collection("intermediates"):  # otherwise the program should be the same as without
+            best = assign(points[:, :, :e], centers[:, :, :e], alpha, beta)[1]
+            self.sow("intermediates", "assignment", best.reshape(b, e, h, w))
         x = cluster(points[:, :, :e], points[:, :, e:], centers[:, :, :e], centers[:, :, e:], alpha, beta)
         return Dense(c, dtype=self.dtype, name="proj")(x.reshape(b, h, w, e * d))
