@@ -43,12 +43,14 @@ def transform_codec(params, config: ModelConfig, crops):
     basis, deviation = _principal(patches, c.widths[0])
     balance = deviation**-BALANCE
     stem = g_a["stem"]["conv"]
-    stem["kernel"][:] = 0
+    known = len(balance)  # a stem wider than a patch has samples keeps its other channels as drawn
+    stem["kernel"][:, :known] = 0
     colour = np.arange(s * s * 5).reshape(s * s, 5)[:, :3].ravel()  # rows of the kernel that see RGB, not coordinates
-    stem["kernel"][colour] = basis * balance
-    stem["bias"][:] = -0.5 * basis.sum(0) * balance
+    stem["kernel"][colour, :known] = basis * balance
+    stem["bias"][:known] = -0.5 * basis.sum(0) * balance
     leave = g_s["leave"]
-    leave["kernel"][:] = _channel_major((basis / balance).T, s, 3)
+    leave["kernel"] *= RESIDUAL_GAIN
+    leave["kernel"][:known] = _channel_major((basis / balance).T, s, 3)
     leave["bias"][:] = 0.5
 
     x = patches @ basis * balance
@@ -58,13 +60,14 @@ def transform_codec(params, config: ModelConfig, crops):
         last = i == len(c.widths) - 1
         after = np.full(len(deviation), 1 / step) if last else deviation**-BALANCE
         merge, split = g_a[f"merge{i - 1}"]["reduction"], g_s[f"split{i - 1}"]["expand"]
-        forward = basis / np.tile(balance, 4)[:, None] * after
-        merge["kernel"][:] = (
-            forward.reshape(2, 2, len(balance), -1).swapaxes(0, 1).reshape(forward.shape)
-        )  # blocks column-major
-        merge["bias"][:] = 0
-        split["kernel"][:] = _channel_major((basis * np.tile(balance, 4)[:, None] / after).T, 2, len(balance))
-        split["bias"][:] = 0
+        known = len(balance)
+        forward = (basis / np.tile(balance, 4)[:, None] * after).reshape(2, 2, known, -1)
+        for layer in (merge, split):
+            layer["kernel"][:], layer["bias"][:] = 0, 0
+        blocks = merge["kernel"].reshape(2, 2, c.widths[i - 1], -1)  # a view
+        blocks[:, :, :known] = forward.swapaxes(0, 1)  # blocks column-major
+        backward = (basis * np.tile(balance, 4)[:, None] / after).T
+        split["kernel"][:, : 4 * known] = _channel_major(backward, 2, known)
         x, balance = patches @ basis * after, after
     if "enter" in g_s:
         _set_identity(g_s["enter"], min(c.latent_channels, c.synthesis_width))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clic_jax.config import PAPER, TINY, ConfigError
+from clic_jax.config import PAPER, PRESETS, TINY, ConfigError
 from clic_jax.initialization import STEP_AT_UNIT_LMBDA, transform_codec
 from clic_jax.model import CLIC, reference_lmbda
 from tests.micro import MICRO
@@ -24,6 +24,7 @@ THREE_STAGES = dataclasses.replace(
     head_dim=8,
     blocks=("conv", "conv", "cluster"),
 )
+WIDE_STEM = dataclasses.replace(THREE_STAGES, widths=(56, 16, 24))  # a patch of 4x4 has 48 samples
 
 
 def photographs():
@@ -45,7 +46,7 @@ def hierarchical_pca(config, crops):
         rows = x.reshape(n, h // s, s, w // s, s, c).swapaxes(2, 3).reshape(-1, s * s * c)
         axes = np.linalg.svd(rows, full_matrices=False)[2][:width]
         levels.append((axes, s, (n, h, w, c)))
-        x = (rows @ axes.T).reshape(n, h // s, w // s, width)
+        x = (rows @ axes.T).reshape(n, h // s, w // s, len(axes))
     deviations = np.sqrt(np.square(x).mean((0, 1, 2)))
     for axes, s, (n, h, w, c) in reversed(levels):
         rows = x.reshape(-1, len(axes)) @ axes
@@ -63,7 +64,9 @@ def silence(params):
     return jax.tree_util.tree_map_with_path(visit, params)
 
 
-@pytest.fixture(scope="module", params=[TWO_STAGES, THREE_STAGES], ids=["two stages", "three stages"])
+@pytest.fixture(
+    scope="module", params=[TWO_STAGES, THREE_STAGES, WIDE_STEM], ids=["two stages", "three stages", "wide stem"]
+)
 def start(request):
     """(config, parameters before, parameters after, crops, y of the crops, their reconstruction from unrounded y)."""
     config, crops = request.param, photographs()
@@ -136,3 +139,15 @@ def test_the_rest_is_damped_and_the_input_untouched(start):
 def test_configs_without_a_linear_path(config):
     with pytest.raises(ConfigError, match="linear_path"):
         transform_codec({}, config, photographs())
+
+
+@pytest.mark.parametrize("name", [name for name, config in PRESETS.items() if config.train.pca_start])
+def test_every_preset_that_starts_so_can(name):
+    config = PRESETS[name].model
+    shapes = jax.eval_shape(
+        lambda key: CLIC(config).init(key, jnp.zeros((1, 64, 64, 3)), jnp.ones(1)), jax.random.key(0)
+    )
+    params = transform_codec(
+        jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes["params"]), config, photographs()
+    )
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
