@@ -26,6 +26,7 @@ from tqdm import tqdm
 from clic_jax import files
 from clic_jax.data import whole_images
 from clic_jax.errors import UserError
+from clic_jax.installed import folder_of
 from experiments import cli
 
 ROOT = Path(__file__).parent.parent
@@ -154,7 +155,7 @@ def main(argv=None) -> int:
     parser.add_argument("--model", default="clic-tiny", help="a name of `clic-jax models`, or a published folder")
     parser.add_argument("--data", default="sample", help="photographs, as for training: sample, folder:PATH, ...")
     parser.add_argument("--crop", type=int, nargs=2, default=(384, 512), metavar=("H", "W"), help="of their middles")
-    parser.add_argument("--qualities", type=float, nargs="+", default=(20, 80), help="1 to 100")
+    parser.add_argument("--qualities", type=float, nargs="+", default=(20, 40, 60, 80, 100), help="1 to 100")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="by default all")
     parser.add_argument("--python", action="append", default=[], help="an interpreter with another jax; repeatable")
     parser.add_argument("--platform", action="append", default=[], help="cuda or tpu: run there, too; repeatable")
@@ -163,11 +164,21 @@ def main(argv=None) -> int:
     photographs = {Path(name).stem: middle(x, *args.crop) for name, x in whole_images(args.data)}
     with tempfile.TemporaryDirectory() as folder:
         result = run_matrix(Path(folder), settings, args.model, photographs, args.qualities)
-    about = {"model": Path(args.model).name, "photographs": list(photographs), "crop": list(args.crop)}
+    about = {
+        "model": Path(args.model).name,
+        "model_id": model_id(args.model),
+        "photographs": list(photographs),
+        "crop": list(args.crop),
+    }
     about |= {"qualities": list(args.qualities), "machine": MACHINE}
     files.write_atomically(args.out, json.dumps(about | result, indent=1).encode())
     print(report(result))
     return 1 if result["integer"]["latents_identical"] < result["integer"]["decodes"] else 0
+
+
+def model_id(model: str) -> str:
+    """The id of a published model, from its folder."""
+    return json.loads((folder_of(model) / "checkpoint.json").read_text())["model_id"]
 
 
 def middle(x: np.ndarray, height: int, width: int) -> np.ndarray:

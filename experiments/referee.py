@@ -149,7 +149,7 @@ def main(argv=None) -> int:
     theirs = ask(args.python, list(cases.values()), params)
     found = verdict(list(cases), [our_answer(case, params, prior) for case in cases.values()], theirs)
     ours = {"jax": jax.__version__, "numpy": np.__version__, "constriction": version("constriction")}
-    about = {"model": Path(args.model).name, "crop": list(args.crop), "machine": MACHINE}
+    about = {"model": Path(args.model).name, "model_id": ready.model_id, "crop": list(args.crop), "machine": MACHINE}
     about |= {"versions": {"ours": ours | {"python": platform.python_version()}, "theirs": theirs["versions"]}}
     files.write_atomically(args.out, json.dumps(about | found, indent=1).encode())
     print(json.dumps({key: value for key, value in found.items() if key != "cases"}, indent=1))
