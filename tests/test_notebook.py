@@ -68,7 +68,6 @@ def test_stored_clean(notebook):
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
 
 
-@pytest.mark.slow  # a kernel and two compilations: a minute on quiet cores, several on busy ones
 def test_runs_from_top_to_bottom(notebook, execute, tmp_path):
     (place,) = (i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ()))
     notebook.cells.insert(place + 1, new_code_cell(SMALL.format(out=str(tmp_path))))
