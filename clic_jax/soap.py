@@ -4,7 +4,8 @@ optax.
 Zhang et al. 2026 (arXiv 2601.20769), by CLIC's first author, report that learned codecs train in far fewer steps with
 it. No maintained optax version exists, hence this one. Convolution kernels [k, k, in, out] are k * k matrices [in, out]
 that share the two bases (deviates: SOAP joins k * k * in into one side), which keeps the matrices small and their
-upkeep cheap on a CPU.
+upkeep cheap on a CPU. Sides of one length are stacked, so that a step has one factorisation for each length, not two
+for each layer: they took most of the time to compile.
 """
 
 from typing import Any, NamedTuple
@@ -15,14 +16,13 @@ import optax
 
 
 class SoapState(NamedTuple):
-    """Moments and, for matrices, covariances and bases of both sides; None where a side is too long or a leaf is a
-    vector."""
+    """Moments of every leaf; covariances and bases of the sides of its matrices, stacked by length."""
 
     count: jax.Array
     momentum: Any  # like params, in the eigenbasis
     second: Any  # like params, in the eigenbasis
-    covariances: Any  # for each leaf a pair of [m, m] and [n, n] matrices, or None
-    bases: Any  # the same shapes, orthogonal
+    covariances: dict[str, jax.Array]  # side length n -> [K, n, n], the K sides of that length in the order of leaves
+    bases: dict[str, jax.Array]  # the same shapes, orthogonal
 
 
 def scale_by_soap(
@@ -45,51 +45,50 @@ def scale_by_soap(
     The momentum lives in the eigenbasis and is carried over when that turns (deviates: SOAP rotates it at each step).
     """
 
-    def sides(p):
-        return [n if p.ndim >= 2 and 1 < n <= longest else 0 for n in p.shape[-2:]] if p.ndim >= 2 else [0, 0]
-
     def init(params):
-        def square(make):
-            return jax.tree.map(lambda p: tuple(make(n) if n else None for n in sides(p)), params)
-
+        counts = _sides(jax.tree.leaves(params), longest)[1]
         zeros = jax.tree.map(jnp.zeros_like, params)
         return SoapState(
             jnp.int32(0),
             zeros,
             jax.tree.map(jnp.copy, zeros),
-            square(lambda n: jnp.zeros((n, n))),
-            square(lambda n: jnp.eye(n)),
+            {n: jnp.zeros((k, int(n), int(n))) for n, k in counts.items()},
+            {n: jnp.tile(jnp.eye(int(n)), (k, 1, 1)) for n, k in counts.items()},
         )
 
     def update(grads, state, params=None):
         leaves, tree = jax.tree.flatten(grads)
-        momenta, seconds, covariances, bases = map(tree.flatten_up_to, state[1:])
+        sides = _sides(leaves, longest)[0]
+        momenta, seconds = tree.flatten_up_to(state.momentum), tree.flatten_up_to(state.second)
         count = state.count + 1
 
         def watch(covariances):
-            return [_covariances(g, c, b2) for g, c in zip(leaves, covariances)]
+            return {n: b2 * c + (1 - b2) * _products(leaves, sides, n) for n, c in covariances.items()}
 
         def turn(covariances, bases, momenta, seconds):
-            turned = [_turn(*each) for each in zip(covariances, bases, momenta, seconds)]
-            return tuple(map(list, zip(*turned)))
+            turned = {n: _iterate(covariances[n], bases[n]) for n in bases}
+            bases, orders = ({n: pair[i] for n, pair in turned.items()} for i in (0, 1))
+            plain = [_rotate(m, _of(old, s), back=True) for m, s in zip(momenta, sides)]
+            momenta = [_rotate(m, _of(bases, s)) for m, s in zip(plain, sides)]
+            return bases, momenta, [_reorder(v, _of(orders, s)) for v, s in zip(seconds, sides)]
 
         def stay(covariances, *rest):
             return rest
 
-        first = count == 1
-        covariances = jax.lax.cond(first | (count % observe == 0), watch, lambda c: c, covariances)
+        first, old = count == 1, state.bases
+        covariances = jax.lax.cond(first | (count % observe == 0), watch, lambda c: c, state.covariances)
         bases, momenta, seconds = jax.lax.cond(
-            first | (count % every == 0), turn, stay, covariances, bases, momenta, seconds
+            first | (count % every == 0), turn, stay, covariances, old, momenta, seconds
         )
-        leaves = [_rotate(g, q) for g, q in zip(leaves, bases)]
+        leaves = [_rotate(g, _of(bases, s)) for g, s in zip(leaves, sides)]
         momenta = [b1 * m + (1 - b1) * g for m, g in zip(momenta, leaves)]
-        seconds = [b2 * s + (1 - b2) * jnp.square(g) for s, g in zip(seconds, leaves)]
+        seconds = [b2 * v + (1 - b2) * jnp.square(g) for v, g in zip(seconds, leaves)]
         correction = jnp.sqrt(1 - b2**count) / (1 - b1**count)
-        updates = [
-            _rotate(m / (jnp.sqrt(s) + eps), q, back=True) * correction for m, s, q in zip(momenta, seconds, bases)
-        ]
-        unflatten = tree.unflatten
-        return unflatten(updates), SoapState(count, *map(unflatten, (momenta, seconds, covariances, bases)))
+        scaled = [m / (jnp.sqrt(v) + eps) * correction for m, v in zip(momenta, seconds)]
+        updates = [_rotate(u, _of(bases, s), back=True) for u, s in zip(scaled, sides)]
+        return tree.unflatten(updates), SoapState(
+            count, tree.unflatten(momenta), tree.unflatten(seconds), covariances, bases
+        )
 
     return optax.GradientTransformation(init, update)
 
@@ -99,14 +98,35 @@ def soap(learning_rate, **kwargs) -> optax.GradientTransformation:
     return optax.chain(scale_by_soap(**kwargs), optax.scale_by_learning_rate(learning_rate))
 
 
-def _covariances(g, old, decay):
-    """Running G G^T and G^T G of g [..., m, n], summed over its leading axes."""
-    left, right = old
-    if left is not None:
-        left = decay * left + (1 - decay) * jnp.einsum("...in,...jn->ij", g, g)
-    if right is not None:
-        right = decay * right + (1 - decay) * jnp.einsum("...mi,...mj->ij", g, g)
-    return left, right
+def _sides(leaves, longest):
+    """(for each leaf its (left, right) places in the stacks, a place being (n, index) or None; n -> stack height)."""
+    heights, places = {}, []
+    for leaf in leaves:
+        pair = []
+        for n in leaf.shape[-2:] if leaf.ndim >= 2 else (0, 0):
+            kept = 1 < n <= longest
+            pair.append((str(n), heights.get(str(n), 0)) if kept else None)
+            if kept:
+                heights[str(n)] = heights.get(str(n), 0) + 1
+        places.append(tuple(pair))
+    return places, heights
+
+
+def _of(stacks, pair):
+    """The entries of a leaf's two sides in the stacks, None for a side without."""
+    return [None if place is None else stacks[place[0]][place[1]] for place in pair]
+
+
+def _products(leaves, sides, n):
+    """G G^T or G^T G, summed over leading axes, for every side of length n: [K, n, n]."""
+    spelled = ("...in,...jn->ij", "...mi,...mj->ij")
+    found = {
+        place[1]: jnp.einsum(spelling, g, g)
+        for g, pair in zip(leaves, sides)
+        for spelling, place in zip(spelled, pair)
+        if place is not None and place[0] == n
+    }
+    return jnp.stack([found[i] for i in range(len(found))])
 
 
 def _rotate(g, bases, back=False):
@@ -119,14 +139,18 @@ def _rotate(g, bases, back=False):
     return g
 
 
-def _turn(covariances, bases, momentum, second):
-    """One step of orthogonal iteration of each basis: (bases, momentum in the new ones, second moment reordered)."""
-    momentum, turned = _rotate(momentum, bases, back=True), []
-    for axis, covariance, q in zip((-2, -1), covariances, bases):
-        if q is not None:
-            strength = jnp.einsum("ij,ik,kj->j", q, covariance, q)
-            order = jnp.argsort(-strength)
+def _iterate(covariances, bases):
+    """One step of orthogonal iteration of [K, n, n]: (bases, order [K, n] of the old columns by falling strength)."""
+    strength = jnp.einsum("kij,kil,klj->kj", bases, covariances, bases)
+    order = jnp.argsort(-strength, axis=-1)
+    bases = jnp.take_along_axis(bases, order[:, None], axis=-1)
+    factors = jax.lax.map(jnp.linalg.qr, covariances @ bases + 1e-30 * bases)  # a batched qr can hang on a CPU
+    return factors[0], order
+
+
+def _reorder(second, orders):
+    """Second moments [..., m, n] follow the columns of their bases."""
+    for axis, order in zip((-2, -1), orders):
+        if order is not None:
             second = jnp.take(second, order, axis=axis)
-            q = jnp.linalg.qr(covariance @ q[:, order] + 1e-30 * q[:, order])[0]
-        turned.append(q)
-    return tuple(turned), _rotate(momentum, turned), second
+    return second

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from clic_jax.soap import _turn, scale_by_soap, soap
+from clic_jax.soap import SoapState, scale_by_soap, soap
 
 
 def normal(seed, *shape):
@@ -54,8 +54,7 @@ def test_vectors_and_long_matrices_get_adam():
 
 def test_one_long_side_leaves_one_basis():
     updates, state = feed(scale_by_soap(longest=6), {"w": normal(0, 12, 9, 5)})
-    left, right = state.bases["w"]
-    assert left is None and right.shape == (5, 5)
+    assert {n: q.shape for n, q in state.bases.items()} == {"5": (1, 5, 5)}
     assert updates["w"].shape == (12, 9, 5) and np.isfinite(updates["w"]).all()
 
 
@@ -65,7 +64,8 @@ def test_bases_stay_orthogonal_and_find_the_eigenvectors():
     strengths = np.float32(2.0) ** -np.arange(6)
     grads = {"w": (u * strengths) @ normal(5, 600, 6, 4) @ (v * strengths[:4]).T}
     _, state = feed(scale_by_soap(0.95, 0.99, every=5), grads)
-    for ours, true, n in zip(state.bases["w"], (u, v), (6, 4)):
+    for true, n in ((u, 6), (v, 4)):
+        ours = state.bases[str(n)][0]
         np.testing.assert_allclose(ours.T @ ours, np.eye(n), atol=1e-5)
         assert np.abs(np.diag(ours.T @ true)).min() > 0.9
 
@@ -75,7 +75,7 @@ def test_update_is_adam_in_the_basis():
     grads, b1, b2 = normal(6, 5, 4, 4), 0.8, 0.9
     transform = scale_by_soap(b1, b2, every=100)  # one refresh, at the first step
     updates, state = feed(transform, {"w": grads})
-    left, right = (np.asarray(q, np.float64) for q in state.bases["w"])
+    left, right = np.asarray(state.bases["4"], np.float64)
     assert np.abs(left - np.eye(4)).max() > 0.1
     turned = np.einsum("mi,tmn,nj->tij", left, grads, right)
     first = second = 0
@@ -85,17 +85,29 @@ def test_update_is_adam_in_the_basis():
         np.testing.assert_allclose(updates["w"][t - 1], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_second_moments_follow_their_columns():
-    """When directions change places in strength, the columns of a basis and both moments follow, momentum with sign."""
-    covariances = np.diag(np.float32([1, 9, 4])), np.diag(np.float32([2, 5]))
+def test_moments_follow_their_columns():
+    """When directions change places in strength, columns of a basis and both moments follow, momentum with its sign."""
+    covariances = {"3": np.diag(np.float32([1, 9, 4]))[None], "2": np.diag(np.float32([2, 5]))[None]}
     second = np.arange(6, dtype=np.float32).reshape(3, 2)
     momentum = second - 2
-    bases = np.eye(3, dtype=np.float32), np.eye(2, dtype=np.float32)
-    (left, right), turned, moved = _turn(covariances, bases, momentum, second)
+    transform = scale_by_soap(1.0, 1.0, every=2)  # nothing new comes in: the second step only turns
+    state = SoapState(jnp.int32(1), momentum, second, covariances, {"3": np.eye(3)[None], "2": np.eye(2)[None]})
+    _, state = transform.update(jnp.zeros((3, 2)), state)
+    left, right = state.bases["3"][0], state.bases["2"][0]
     np.testing.assert_allclose(np.abs(left), np.eye(3)[:, [1, 2, 0]], atol=1e-6)
     np.testing.assert_allclose(np.abs(right), np.eye(2)[:, [1, 0]], atol=1e-6)
-    np.testing.assert_array_equal(moved, second[[1, 2, 0]][:, [1, 0]])
-    np.testing.assert_allclose(left @ turned @ right.T, momentum, atol=1e-6)
+    np.testing.assert_array_equal(state.second, second[[1, 2, 0]][:, [1, 0]])
+    np.testing.assert_allclose(left @ state.momentum @ right.T, momentum, atol=1e-6)
+
+
+def test_sides_of_one_length_are_stacked_and_stay_apart():
+    """Three leaves with four sides of length 4 share a stack; each gets the update it would get alone."""
+    grads = {"a": normal(0, 25, 4, 4), "b": normal(1, 25, 3, 4), "c": normal(2, 25, 2, 2, 4, 3)}
+    together, state = feed(scale_by_soap(every=3), grads)
+    assert {n: q.shape for n, q in state.bases.items()} == {"4": (4, 4, 4), "3": (2, 3, 3)}
+    for name, g in grads.items():
+        alone, _ = feed(scale_by_soap(every=3), {name: g})
+        np.testing.assert_allclose(together[name], alone[name], rtol=1e-3, atol=1e-4)
 
 
 def test_kernels_share_their_bases_over_taps():
@@ -107,8 +119,8 @@ def test_kernels_share_their_bases_over_taps():
     taps = normal(8, 1, 3, 3, 5, 4)
     _, state = feed(scale_by_soap(b2=0.75), {"w": taps})
     matrices = taps[0].reshape(9, 5, 4)
-    for ours, expected in zip(state.covariances["w"], (sum(g @ g.T for g in matrices), sum(g.T @ g for g in matrices))):
-        np.testing.assert_allclose(ours, 0.25 * expected, rtol=1e-4, atol=1e-5)
+    for n, expected in (("5", sum(g @ g.T for g in matrices)), ("4", sum(g.T @ g for g in matrices))):
+        np.testing.assert_allclose(state.covariances[n][0], 0.25 * expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-12, 1e6])
