@@ -1,6 +1,6 @@
 """Integer probability tables, the only form in which the coder ever sees a probability.
 
-The Gaussian tables are the same on every machine: computed from the scales alone with + - * / and rounding, which
+The tables of y are the same on every machine: computed from the scales alone with + - * / and rounding, which
 IEEE 754 fixes to the last bit (it leaves exp and erfc to each math library), and then checked against a hash.
 Differs from the reference, whose 16-bit tables come from float32 and the local erfc. NumPy only.
 """
@@ -24,9 +24,15 @@ PRECISION = 24  # frequencies of a table sum to 2**24, the total that constricti
 TOTAL = 1 << PRECISION
 VALUE_MIN, VALUE_MAX = -(1 << 15), (1 << 15) - 1  # what can be coded at all, in a table or past its escape symbol
 
-HALF_WIDTH = 5.3  # of a Gaussian table, in scales: the Gaussian leaves it once in 8.6 million symbols
-HALF_WIDTH_MIN = 16  # and in symbols: real outliers then cost 24 bits in a table, for 3e-6 bits a symbol
-GAUSSIAN_SHA256 = "4220d39f91d37d5356112776513e3f1c2289442f3203cd4d6a63007971ad3f90"
+HALF_WIDTH_MIN = 16  # of a table, in symbols: real outliers then cost 24 bits in it, for 3e-6 bits a symbol
+HALF_WIDTH = {  # and in scales, by the density of y
+    "gaussian": 5.3,  # the Gaussian leaves it once in 8.6 million symbols
+    "mixed": 10.0,  # the mixture once in 2.8 million
+}
+TABLES_SHA256 = {
+    "gaussian": "4220d39f91d37d5356112776513e3f1c2289442f3203cd4d6a63007971ad3f90",
+    "mixed": "4082ac9a5177a9f29179d925d3a953e0793db26ac71c6c9d4a2969b3fb182b29",
+}
 
 
 class TableError(UserError):
@@ -77,21 +83,25 @@ def pmf_table(pmf: np.ndarray, first: int) -> Table:
 
 
 @functools.cache
-def gaussian_tables() -> tuple[Table, ...]:
-    """One table of zero-mean Gaussian bins for each of SCALE_TABLE: symbol k has P(k - 0.5 < Y < k + 0.5).
+def y_tables(density: str) -> tuple[Table, ...]:
+    """One table for each of SCALE_TABLE: symbol k has P(k - 0.5 < Y < k + 0.5) for Y of mean 0 and that scale.
 
+    density: "gaussian", or "mixed", half Gaussian and half Laplace of the same standard deviation
+        (`entropy.y_likelihood`).
     Raises: TableError if this machine's arithmetic yields other tables than those that files are written with.
     """
-    widths = [max(HALF_WIDTH_MIN, math.ceil(HALF_WIDTH * scale)) for scale in SCALE_TABLE]
+    widths = [max(HALF_WIDTH_MIN, math.ceil(HALF_WIDTH[density] * scale)) for scale in SCALE_TABLE]
     edges = half_normal(np.concatenate([np.arange(0.5, w + 1) / s for w, s in zip(widths, SCALE_TABLE)]))
     tables = []
-    for width, edge in zip(widths, np.split(edges, np.cumsum([w + 1 for w in widths])[:-1])):
+    for scale, width, edge in zip(SCALE_TABLE, widths, np.split(edges, np.cumsum([w + 1 for w in widths])[:-1])):
+        if density == "mixed":
+            edge = 0.5 * edge + 0.5 * half_laplace(scale, width + 1)
         side = np.diff(edge)
         tables.append(pmf_table(np.concatenate([side[::-1], [2 * edge[0]], side]), -width))
-    if (found := tables_sha256(tables)) != GAUSSIAN_SHA256:
+    if (found := tables_sha256(tables)) != TABLES_SHA256[density]:
         raise TableError(
             "floating-point arithmetic here is not IEEE 754 double precision, so that no file can be read or written "
-            f"(tables {found[:8]}, not {GAUSSIAN_SHA256[:8]}): try another machine, or another build of NumPy"
+            f"(tables {found[:8]}, not {TABLES_SHA256[density][:8]}): try another machine, or another build of NumPy"
         )
     return tuple(tables)
 
@@ -119,6 +129,15 @@ def half_normal(x: np.ndarray) -> np.ndarray:
         power = power * square / (2 * n)
         numerator, denominator = numerator + odd, denominator + power
     return numerator / denominator / 2.5066282746310002  # sqrt(2 pi)
+
+
+def half_laplace(scale: float, count: int) -> np.ndarray:
+    """P(0 < X < x) for x = 0.5, 1.5, ..., count of them, and a Laplace X of standard deviation `scale`."""
+    with decimal.localcontext(decimal.Context(prec=28)):
+        half = float(
+            (-decimal.Decimal("0.5").sqrt() / decimal.Decimal(float(scale))).exp()
+        )  # exp(-0.5 / (scale / sqrt 2))
+    return 0.5 - 0.5 * np.cumprod(np.concatenate([[half], np.full(count - 1, half * half)]))
 
 
 def _quantize(p: np.ndarray) -> np.ndarray:

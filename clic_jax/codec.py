@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clic_jax import coder, coding, images, metrics, tiles
-from clic_jax.cdf import TOTAL, Table, gaussian_tables, pmf_table
+from clic_jax.cdf import TOTAL, Table, pmf_table, y_tables
 from clic_jax.coder import Decoder, Encoder
 from clic_jax.config import Config
 from clic_jax.container import Desync, checksum
@@ -59,7 +59,7 @@ class Codec:
         self.config, self.params, self.model_id = config, jax.tree.map(jnp.asarray, jax.device_get(params)), model_id
         self._c = config.model
         self._programs = Programs(self._c, self.params, data["exponents"])
-        self._prior, self._gaussian = coding.stored_tables(data), gaussian_tables()
+        self._prior, self._tables = coding.stored_tables(data), y_tables(self._c.density)
 
     def encode(self, x: np.ndarray, hundredths: int, *, tile: int = tiles.DEFAULT) -> tuple[Coded, Latents]:
         """Codes x uint8 [H, W, 3] at a quality in hundredths: (what a file holds, what `show` makes a picture of).
@@ -81,7 +81,7 @@ class Codec:
         encoder, z_index = Encoder(), self._z_index(z_host.shape)
         encoder.encode(z_host.ravel(), z_index, self._prior)
         for q, index in coded:
-            encoder.encode(q.ravel(), index.ravel(), self._gaussian)
+            encoder.encode(q.ravel(), index.ravel(), self._tables)
         check, pqf_bytes = _check([z_host, *(q for q, _ in coded)]), None
         if self._c.pqf != "none" and (filtered := self._filtered(x, halves, latents, tile)):
             coefficients, latents = filtered
@@ -102,7 +102,7 @@ class Codec:
 
         def code(k, colour, mean, raw, gain):
             index = np.asarray(table_index(raw, gain))
-            symbols.append(decoder.decode(index.ravel(), self._gaussian).reshape(index.shape))
+            symbols.append(decoder.decode(index.ravel(), self._tables).reshape(index.shape))
             return dequantise(jnp.asarray(symbols[-1]), mean)
 
         y_hat = self._run(z, hundredths, code)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clic_jax import fixedpoint
+from clic_jax import calibration, fixedpoint
 from clic_jax.cdf import Table, pmf_table
 from clic_jax.config import ModelConfig
 from clic_jax.entropy import FactorizedPrior, logit_likelihood
@@ -44,7 +44,7 @@ def measure(config: ModelConfig, params, crops) -> dict:
             seen.append(latents(batch, jnp.full(len(batch), lmbda)))
     prior = prior_tables(params["prior"])
     return {
-        "exponents": fixedpoint.calibrate(config, params, seen),
+        "exponents": calibration.calibrate(config, params, seen),
         "prior": [{"first": table.first, "freq": table.freq.tolist()} for table in prior],
     }
 
@@ -96,7 +96,7 @@ def quality_lmbda(config: ModelConfig, hundredths: int) -> float:
 
 def index_gain(config: ModelConfig, params, hundredths: int) -> np.ndarray:
     """int32 [M]: the gain's share of the log scale, in 1/256 of a table step; additions and products only, so exact."""
-    if not config.variable_rate:
+    if not (config.variable_rate and config.log_scale):
         return np.zeros(config.latent_channels, np.int32)
     rows = np.asarray(params["log_gain"], np.float64)
     place = quality_place(config, hundredths)

@@ -63,6 +63,7 @@ class ModelConfig:
     channel_support: str = "first_and_previous"  # slices that a slice sees: "first_and_previous" (the code's) or "all"
     spatial_ratios: tuple[float, ...] = (1.5, 1.5, 2.0)  # widths of the masked 5x5 convolutions, in multiples of g
     parameter_widths: tuple[int, ...] = (640, 512)  # hidden widths of the 1x1 network that ends in (mean, scale)
+    density: str = "gaussian"  # of y given both: "gaussian" (the paper's) or "mixed" (half Laplace: heavier tails)
     log_scale: bool = False  # that network's scale is a logarithm, offset by the gain, instead of the scale itself
 
     # GuidedPQF: per channel of y_hat, a correction spanned by pqf_basis maps whose coefficients are sent
@@ -112,6 +113,7 @@ class ModelConfig:
             "activation": ("gelu", "leaky_relu"),
             "pqf": ("joint", "auxiliary", "none"),
             "channel_support": ("first_and_previous", "all"),
+            "density": ("gaussian", "mixed"),
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -200,6 +202,7 @@ TINY = Config(
         channel_support="all",
         spatial_ratios=(0.5,),
         parameter_widths=(128,),
+        density="mixed",
         log_scale=True,
         pqf="auxiliary",
         pqf_slices=1,

@@ -2,12 +2,12 @@
 
 Float networks round differently with the batch, the fusion, the device; one scale that lands in the next table garbles
 a file. Here a trained network becomes int8 kernels, 14-bit activations and int32 sums, a pure function of its float
-parameters and of one exponent for each layer's output (measured when a model is published: `calibrate`). Integer sums
-have
-no order, and int32 cannot overflow: `integer_layer` bounds every sum over all possible inputs.
+parameters and of one exponent for each layer's output (measured when a model is published: `calibration`). Integer sums
+have no order, and int32 cannot overflow: `integer_layer` bounds every sum over all possible inputs.
 
     value = integer * 2^-exponent      activations and features: |integer| <= 8128, the exponent of their layer
     y_hat and mean: in 1/64            log scale: in 1/256 of a step of the scale table
+    scale of a model that predicts it as it is (`log_scale` False, the paper's): in 1/1024, then the nearest table
 
 An activation enters a convolution as 64 * high + low, two int8 maps: int8 products with int32 sums are what CPUs and
 accelerators do quickly.
@@ -23,12 +23,12 @@ from jax import lax
 from clic_jax.cdf import SCALE_TABLE, half_normal
 from clic_jax.checkerboard import TAPS, merge, split
 from clic_jax.config import ModelConfig
-from clic_jax.errors import UserError
-from clic_jax.layers import activation, depth_to_space
+from clic_jax.layers import depth_to_space
 
 Y_BITS = 6  # y_hat and mean are multiples of 2^-6: an eighth would cost 0.05 to 0.15 dB
 SEEN_BITS = 3  # of which the context networks see these, for the range that large coefficients need
 INDEX_BITS = 8  # the log scale's fraction of a table step
+SCALE_BITS = 10  # scales that are no logarithms are multiples of 2^-10: the first two tables are 14 of them apart
 SPLIT = 6  # an activation is 64 * high + low, both int8
 LIMIT = 127 << SPLIT  # the largest activation
 SUM_LIMIT = 2**30  # one bit of int32 is left for the rounding of `shift_right`
@@ -154,21 +154,20 @@ def integer_stack(tree, act: str, step_in, exponents, last_unit, *, scale=1.0, c
 class FixedContext:
     """The hyper decoder's mean and scale features and the context model in integers, for `context.code_slices`.
 
-    Built from float parameters and `exponents` (from `calibrate`). Has the three methods of `ContextModel`; All arrays
-    are
-    int32: y_hat in 1/64, features in their exponent; `distribution` gives (mean in 1/64, log scale in 1/256 table
-    steps), int32.
+    Built from float parameters and `exponents` (from `calibration.calibrate`). Has the three methods of `ContextModel`.
+    All arrays are int32: y_hat in 1/64, features in their exponent; `distribution` gives (mean in 1/64, log scale in
+    1/256 table steps).
     """
 
     def __init__(self, config: ModelConfig, params, exponents):
-        if not (config.log_scale and config.shared_hyper_decoder):
-            raise UserError("integer coding needs model.log_scale=True and model.shared_hyper_decoder=True")
         c, act, e = config, config.activation, exponents
         self.config = config
         eighth = 2.0**-SEEN_BITS
-        h_s = _first_outputs(params["h_s"], 2 * c.hyper_channels)
         self.subpixel = tuple(i for i, (_, stride) in enumerate(c.hyper_decoder_layers) if stride == 2)
-        self.h_s = integer_stack(h_s, act, 1.0, e["h_s"][:-1], int(e["h_s"][-1]))
+        hyper = hyper_decoders(c, params)
+        self.hyper = [integer_stack(t, act, 1.0, e[name][:-1], int(e[name][-1])) for name, t in hyper.items()]
+        widths = 2 * c.hyper_channels // len(hyper)
+        hyper_steps = [np.full(widths, 2.0 ** -int(e[name][-1])) for name in hyper]
         tree = params["context"]
         self.channel, self.spatial, self.parameters = [], [], []
         for k, g in enumerate(c.groups):
@@ -181,9 +180,9 @@ class FixedContext:
                 far = e[f"channel_{k - 1}"]
                 self.channel.append(integer_stack(tree[f"channel_{k - 1}"], act, eighth, far[:-1], int(far[-1])))
                 steps.append(np.full(c.channel_layers[-1][0] or 2 * g, 2.0 ** -int(far[-1])))
-            steps.append(np.full(2 * c.hyper_channels, 2.0 ** -int(e["h_s"][-1])))
-            unit = np.repeat([Y_BITS, INDEX_BITS], g)
-            scale = np.repeat([1.0, 1 / LOG_STEP], g)
+            steps += hyper_steps
+            unit = np.repeat([Y_BITS, INDEX_BITS if c.log_scale else SCALE_BITS], g)
+            scale = np.repeat([1.0, 1 / LOG_STEP if c.log_scale else 1.0], g)
             self.parameters.append(
                 integer_stack(
                     tree[f"parameters_{k}"], act, np.concatenate(steps), e[f"parameters_{k}"], unit, scale=scale
@@ -192,7 +191,7 @@ class FixedContext:
 
     def features(self, z_hat):
         """z_hat [B, h/4, w/4, N] -> [B, h, w, 2C]."""
-        return run(self.h_s, z_hat, self.subpixel)
+        return jnp.concatenate([run(stack, z_hat, self.subpixel) for stack in self.hyper], -1)
 
     def support(self, k: int, decoded: list, features):
         """As `ContextModel.support`."""
@@ -212,7 +211,9 @@ class FixedContext:
             neighbours = jnp.zeros((*support.shape[:-1], width), jnp.int32)
         out = run(self.parameters[k], jnp.concatenate([neighbours, support], -1))
         mean, scale = jnp.split(out, 2, axis=-1)
-        return mean, scale - round(LOG_MIN / LOG_STEP * 2**INDEX_BITS)
+        if self.config.log_scale:
+            return mean, scale - round(LOG_MIN / LOG_STEP * 2**INDEX_BITS)
+        return mean, jnp.searchsorted(_scale_limits(), scale, side="right").astype(jnp.int32) << INDEX_BITS
 
 
 def _seen(y_hat):
@@ -220,74 +221,25 @@ def _seen(y_hat):
     return shift_right(y_hat, Y_BITS - SEEN_BITS)
 
 
-def _first_outputs(tree, count):
-    """A hyper decoder that ends in only its first `count` output channels (the rest is the latent feature)."""
+def hyper_decoders(config: ModelConfig, params) -> dict:
+    """Parameters of what makes the mean and scale features, by name: h_s without its latent feature, or the two of
+    the paper."""
+    if not config.shared_hyper_decoder:
+        return {name: params[name] for name in ("h_mean_s", "h_scale_s")}
+    tree = params["h_s"]
     name = f"conv{len(tree) - 1}"
     last = tree[name]
     leaf = last.get("expand", last)
-    taken = count * (4 if "expand" in last else 1)  # depth to space is channel-major
+    taken = 2 * config.hyper_channels * (4 if "expand" in last else 1)  # depth to space is channel-major
     leaf = {key: value[..., :taken] for key, value in leaf.items()}
-    return {**tree, name: {"expand": leaf} if "expand" in last else leaf}
+    return {"h_s": {**tree, name: {"expand": leaf} if "expand" in last else leaf}}
+
+
+def _scale_limits() -> np.ndarray:
+    """int32 [63]: where the nearest scale of the table changes, the geometric means of neighbours, in 1/1024."""
+    return np.int32(np.ceil(np.sqrt(SCALE_TABLE[:-1] * SCALE_TABLE[1:]) * 2**SCALE_BITS))
 
 
 def scale_index(raw, gain):
     """Index of the scale table, int32 0..63, from `distribution`'s log scale and a channel's gain in the same unit."""
     return jnp.clip((raw + gain + (1 << INDEX_BITS - 1)) >> INDEX_BITS, 0, len(SCALE_TABLE) - 1)
-
-
-def calibrate(config: ModelConfig, params, y_hat_and_z_hat) -> dict:
-    """The exponent of every layer's output: the finest at which no value of the float networks saturates.
-
-    A factor of two is left for photographs that were not looked at.
-
-    Args:
-      y_hat_and_z_hat: list of (y_hat [B, h, w, M], z_hat) float arrays of photographs over the range of rates.
-    Returns: {stack name: list of int}, JSON-ready.
-    """
-    largest: dict[str, np.ndarray] = {}
-    stacks = jax.jit(lambda y_hat, z_hat: _ranges(config, params, y_hat, z_hat))
-    for y_hat, z_hat in y_hat_and_z_hat:
-        for name, values in stacks(y_hat, z_hat).items():
-            largest[name] = np.maximum(largest.get(name, 0), np.asarray(values, np.float64))
-    return {
-        name: [int(np.floor(np.log2(LIMIT / max(2 * v, 1e-3)))) for v in values] for name, values in largest.items()
-    }
-
-
-def _ranges(config: ModelConfig, params, y_hat, z_hat) -> dict:
-    """Largest output of each layer of each stack, after the activation where it has one."""
-    act, found = activation(config.activation), {}
-
-    def watch(name, tree, x, masked=False):
-        seen = []
-        for i in range(len(tree)):
-            leaf = tree[f"conv{i}"].get("expand", tree[f"conv{i}"])
-            kernel = leaf["kernel"] * (TAPS[..., None, None] if masked else 1)
-            if kernel.ndim == 2:
-                x = x @ kernel + leaf["bias"]
-            else:
-                pad = ((kernel.shape[0] // 2,) * 2,) * 2
-                dims = ("NHWC", "HWIO", "NHWC")
-                x = lax.conv_general_dilated(x, kernel, (1, 1), pad, dimension_numbers=dims) + leaf["bias"]
-            x = depth_to_space(x) if "expand" in tree[f"conv{i}"] else x
-            x = act(x) if i < len(tree) - 1 else x
-            seen.append(jnp.abs(x).max())
-        found[name] = jnp.stack(seen)
-        return x
-
-    c = config
-    features = watch("h_s", _first_outputs(params["h_s"], 2 * c.hyper_channels), z_hat)
-    cuts = np.cumsum((0, *c.groups))
-    for k in range(len(c.groups)):
-        value = y_hat[..., cuts[k] : cuts[k + 1]]
-        anchors = merge(split(value)[0], jnp.zeros_like(split(value)[1]))
-        inputs = [watch(f"spatial_{k}", params["context"][f"spatial_{k}"], anchors, masked=True)]
-        if k:
-            seen = [y_hat[..., : cuts[k]]]
-            if c.channel_support != "all" and k > 1:
-                seen = [y_hat[..., : cuts[1]], y_hat[..., cuts[k - 1] : cuts[k]]]
-            name = f"channel_{k - 1}"
-            inputs.append(watch(name, params["context"][name], jnp.concatenate(seen, -1)))
-        watch(f"parameters_{k}", params["context"][f"parameters_{k}"], jnp.concatenate([*inputs, features], -1))
-        found[f"parameters_{k}"] = found[f"parameters_{k}"][:-1]
-    return found

@@ -20,7 +20,7 @@ from clic_jax import pqf
 from clic_jax.checkerboard import split
 from clic_jax.config import ModelConfig
 from clic_jax.context import ContextModel, code_slices, gaussian_scale
-from clic_jax.entropy import FactorizedPrior, bits, gaussian_bits, logit_likelihood
+from clic_jax.entropy import FactorizedPrior, bits, logit_likelihood, y_bits
 from clic_jax.quantize import round_ste, uniform_noise
 from clic_jax.transforms import Analysis, HyperAnalysis, HyperSynthesis, Synthesis
 
@@ -90,9 +90,8 @@ class CLIC(nn.Module):
             value = halves[k][colour]
             scale = gaussian_scale(c, raw, gain_of[k])
             y_hat = round_ste(value - mean) + mean
-            spent.append(
-                gaussian_bits(y_hat if noise is None else value + noise[k][colour], mean, scale).sum((1, 2, 3))
-            )
+            rated = y_hat if noise is None else value + noise[k][colour]
+            spent.append(y_bits(c.density, rated, mean, scale).sum((1, 2, 3)))
             means.append(mean)
             scales.append(scale)
             return y_hat

@@ -10,7 +10,8 @@ follow the tables exactly, are handed over with the weights of the prior and the
             Ours count 29.9 bits at most for a symbol, theirs more ("unbounded"); they are compared with the same bound
     bytes   of the coder's output. Both build integer tables from the same densities: ours have 24 bits, theirs 12 by
             default and 16 at most ("finest"). Coarse tables cost more where symbols follow the density, and less where
-            they do not: no tail is thinner than 2^-12 or 2^-16 there. The synthetic case compares the coders alone
+            they do not: no tail is thinner than 2^-12 or 2^-16 there. The synthetic case compares the coders alone.
+            "as in files" is y under the density that the model's own files are coded with
 
 The two cannot share an environment (numpy 1 and 2), so the referee is a process: `experiments/referee_tfc.py`.
 """
@@ -63,16 +64,17 @@ def synthetic_symbols(prior: list[cdf.Table], vectors: int, seed: int = 0) -> di
     return {"z": np.stack(draws, -1).astype(np.int32), "y": y, "index": index}
 
 
-def our_answer(case: dict, params, prior: list[cdf.Table]) -> dict[str, float]:
-    """Bits under the float models and bytes of the coder, of z and y of one case."""
+def our_answer(case: dict, params, prior: list[cdf.Table], density: str) -> dict[str, float]:
+    """Bits under the float models and bytes of the coder, of z and y of one case; "file" is y under its `density`."""
     z, y, index = case["z"], case["y"], case["index"]
     values = np.float32(z)
     _, logits = entropy.FactorizedPrior().apply({"params": params}, values)
     bits_z = entropy.bits(entropy.logit_likelihood(logits, values))
-    bits_y = entropy.gaussian_bits(np.float32(y), 0.0, np.float32(cdf.SCALE_TABLE)[index])
+    bits_y = entropy.y_bits("gaussian", np.float32(y), 0.0, np.float32(cdf.SCALE_TABLE)[index])
     answer = {f"bits_{name}": float(np.asarray(v, np.float64).sum()) for name, v in {"z": bits_z, "y": bits_y}.items()}
     channels = np.tile(np.arange(z.shape[1]), len(z))
-    for name, call in {"z": (z.ravel(), channels, prior), "y": (y, index, cdf.gaussian_tables())}.items():
+    calls = {"z": (z.ravel(), channels, prior), "y": (y, index, cdf.y_tables("gaussian"))}
+    for name, call in (calls | {"file": (y, index, cdf.y_tables(density))}).items():
         encoder = coder.Encoder()
         encoder.encode(*call)
         answer[f"bytes_{name}"] = len(encoder.finish())
@@ -105,7 +107,8 @@ def verdict(names: list[str], ours: list[dict], theirs: dict) -> dict:
             bits = {"ours": our[f"bits_{part}"], "theirs": bounded, "theirs unbounded": unbounded}
             coded = {how: found[i] for how, found in theirs[f"bytes_{part}"].items()}
             row[part] = {"bits": {key: round(value, 1) for key, value in bits.items()}}
-            row[part]["bytes"] = {"ours": our[f"bytes_{part}"]} | coded
+            in_file = our["bytes_file" if part == "y" else "bytes_z"]
+            row[part]["bytes"] = {"ours": our[f"bytes_{part}"], "ours as in files": in_file} | coded
             difference[part] = max(difference.get(part, 0.0), abs(bits["ours"] / bounded - 1))
         rows.append(row)
     *photographs, synthetic = rows
@@ -147,7 +150,8 @@ def main(argv=None) -> int:
     }
     cases["synthetic"] = synthetic_symbols(prior, len(next(iter(cases.values()))["z"]))
     theirs = ask(args.python, list(cases.values()), params)
-    found = verdict(list(cases), [our_answer(case, params, prior) for case in cases.values()], theirs)
+    density = ready.config.model.density
+    found = verdict(list(cases), [our_answer(case, params, prior, density) for case in cases.values()], theirs)
     ours = {"jax": jax.__version__, "numpy": np.__version__, "constriction": version("constriction")}
     about = {"model": Path(args.model).name, "model_id": ready.model_id, "crop": list(args.crop), "machine": MACHINE}
     about |= {"versions": {"ours": ours | {"python": platform.python_version()}, "theirs": theirs["versions"]}}

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from clic_jax.checkerboard import merge, split
 from clic_jax.config import ModelConfig
-from clic_jax.entropy import gaussian_bits
+from clic_jax.entropy import y_bits
 from clic_jax.model import CLIC, slices
 
 
@@ -69,10 +69,10 @@ def _assignments(intermediates) -> dict[str, jax.Array]:
 
 def _bits(config: ModelConfig, tensors) -> jax.Array:
     """[h, w] bits of y_hat, from the means and scales of both colours of each slice."""
-    total = 0.0
+    total, bits = 0.0, functools.partial(y_bits, config.density)
     for k, y_hat in enumerate(slices(tensors["y_hat"], config.groups)):
         means, scales = (tensors[name][2 * k : 2 * k + 2] for name in ("means", "scales"))
-        total += merge(*map(gaussian_bits, split(y_hat), means, scales)).sum(-1)[0]
+        total += merge(*map(bits, split(y_hat), means, scales)).sum(-1)[0]
     return total
 
 

@@ -32,6 +32,30 @@ MICRO = dataclasses.replace(
     ),
 )
 
+# the paper's choices where `tiny` differs, at micro's widths: nothing in it is a logarithm, shared, linear or variable
+MICRO_PAPER = dataclasses.replace(
+    MICRO,
+    name="micro-paper",
+    model=dataclasses.replace(
+        MICRO.model,
+        blocks=("cluster", "cluster"),
+        synthesis_width=32,
+        checkerboard_blocks=True,
+        linear_path=False,
+        shared_hyper_decoder=False,
+        groups=(4, 4, 16),
+        channel_support="first_and_previous",
+        spatial_ratios=(1.5, 1.5, 2.0),
+        density="gaussian",
+        log_scale=False,
+        pqf="joint",
+        pqf_slices=3,
+        pqf_ratios=(3.0, 3.0, 2.4),
+        lmbdas=(0.0130,),
+    ),
+    train=dataclasses.replace(MICRO.train, pca_start=False),
+)
+
 EXPERIMENT = """from tests.micro import MICRO
 
 

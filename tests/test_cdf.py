@@ -9,18 +9,24 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import laplace, norm
 
 from clic_jax import cdf
 from clic_jax.errors import UserError
 from tests.conftest import ROOT
 
-GOLDEN = "4220d39f91d37d5356112776513e3f1c2289442f3203cd4d6a63007971ad3f90"
+GOLDEN = {
+    "gaussian": "4220d39f91d37d5356112776513e3f1c2289442f3203cd4d6a63007971ad3f90",
+    "mixed": "4082ac9a5177a9f29179d925d3a953e0793db26ac71c6c9d4a2969b3fb182b29",
+}
 
 
-def gaussian_pmf(values, scale):
+def exact_pmf(density, values, scale):
     """SciPy's P(k - 0.5 < Y < k + 0.5), from the tail on the side of k."""
-    return norm.sf(np.abs(values) - 0.5, scale=scale) - norm.sf(np.abs(values) + 0.5, scale=scale)
+    near, far = np.abs(values) - 0.5, np.abs(values) + 0.5
+    gaussian = norm.sf(near, scale=scale) - norm.sf(far, scale=scale)
+    b = scale / np.sqrt(2)
+    return gaussian if density == "gaussian" else (gaussian + laplace.sf(near, scale=b) - laplace.sf(far, scale=b)) / 2
 
 
 def expected_bits(pmf, values, table):
@@ -36,13 +42,14 @@ def entropy(pmf):
 
 def test_golden_hash():
     """Files are coded with these very tables. If this fails, new files cannot be read by old versions."""
-    assert cdf.tables_sha256(cdf.gaussian_tables()) == GOLDEN == cdf.GAUSSIAN_SHA256
+    assert {density: cdf.tables_sha256(cdf.y_tables(density)) for density in GOLDEN} == GOLDEN == cdf.TABLES_SHA256
 
 
 def test_golden_hash_without_simd_and_with_other_decimals():
     """NumPy's baseline code paths and a user's decimal context give the same tables."""
     code = (
-        "import decimal; decimal.getcontext().prec = 5; from clic_jax import cdf; cdf.gaussian_tables(); print('same')"
+        "import decimal; decimal.getcontext().prec = 5; from clic_jax import cdf; "
+        "[cdf.y_tables(density) for density in cdf.TABLES_SHA256]; print('same')"
     )
     dispatched = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
     env = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(dispatched)}
@@ -64,15 +71,16 @@ def test_half_normal_is_plain_ieee_arithmetic():
     assert cdf.half_normal(np.array(points)).tolist() == expected
 
 
-def test_other_arithmetic_is_refused(monkeypatch):
+@pytest.mark.parametrize("density", GOLDEN)
+def test_other_arithmetic_is_refused(monkeypatch, density):
     """Tables that differ in a unit or two are an error of one line, never a file that others cannot read."""
     monkeypatch.setattr(cdf, "half_normal", lambda x: 0.5 - norm.sf(x) + 1e-7 * (x > 1))
-    cdf.gaussian_tables.cache_clear()
+    cdf.y_tables.cache_clear()
     with pytest.raises(cdf.TableError, match="not IEEE 754") as caught:
-        cdf.gaussian_tables()
+        cdf.y_tables(density)
     assert isinstance(caught.value, UserError) and "\n" not in str(caught.value)
     monkeypatch.undo()
-    assert cdf.gaussian_tables()
+    assert cdf.y_tables(density)
 
 
 def test_scale_table():
@@ -91,30 +99,44 @@ def test_half_normal_equals_scipy():
     assert (np.diff(cdf.half_normal(np.linspace(0, 7.5, 10_001))) >= -1e-15).all()
 
 
+@pytest.mark.parametrize("scale", cdf.SCALE_TABLE[::7])
+def test_half_laplace_equals_scipy(scale):
+    values = cdf.half_laplace(scale, 3000)
+    expected = laplace.cdf(np.arange(0.5, 3000), scale=scale / np.sqrt(2)) - 0.5
+    np.testing.assert_allclose(values, expected, atol=1e-14, rtol=0)
+    h = cdf.half_laplace(scale, 1)[0]
+    tail = edge = 1 - 2 * h  # multiplied one by one, as Python's own floats are
+    for value in values[:50]:
+        assert value == pytest.approx(0.5 - 0.5 * tail, abs=1e-16)
+        tail *= edge * edge
+
+
+@pytest.mark.parametrize("density, reach", [("gaussian", 5.3), ("mixed", 10)])
 @pytest.mark.parametrize("i", range(cdf.SCALE_LEVELS))
-def test_gaussian_table(i):
+def test_table(i, density, reach):
     """Sums, signs, monotone to either side, symmetric to 1 unit, within 1 unit of SciPy where that is 1 or more."""
-    table, scale = cdf.gaussian_tables()[i], cdf.SCALE_TABLE[i]
+    table, scale = cdf.y_tables(density)[i], cdf.SCALE_TABLE[i]
     assert table.freq.sum() == 2**24 and table.freq.min() >= 1 and table.freq.dtype == np.int32
-    assert table.last == -table.first == max(16, np.ceil(5.3 * scale))
+    assert table.last == -table.first == max(16, np.ceil(reach * scale))
     symbols = table.freq[:-1].astype(int)
     up, down = symbols[table.last :], symbols[table.last :: -1]
     assert np.abs(up - down).max() <= 1
     assert (np.diff(up) <= 1).all() and (np.diff(down) <= 1).all()
     values = np.arange(table.first, table.last + 1)
-    expected = np.maximum(2**24 * gaussian_pmf(values, scale), 1)
+    expected = np.maximum(2**24 * exact_pmf(density, values, scale), 1)
     assert (np.abs(symbols - expected) <= 1 + 1e-4 * expected).all()
     with pytest.raises(ValueError):
         table.freq[0] = 2
 
 
-def test_gaussian_loss_is_small():
-    """Over the entropy of the exact Gaussian, everything included: 2e-5 bits a symbol at most; escapes 2e-7."""
-    for scale, table in zip(cdf.SCALE_TABLE, cdf.gaussian_tables()):
-        values = np.arange(-int(12 * scale) - 20, int(12 * scale) + 21)
-        pmf = gaussian_pmf(values, scale)
-        assert 0 < expected_bits(pmf, values, table) - entropy(pmf) < 2e-5
-        assert pmf[np.abs(values) > table.last].sum() < 2e-7
+@pytest.mark.parametrize("density, loss, beyond", [("gaussian", 2e-5, 2e-7), ("mixed", 1e-4, 4e-7)])
+def test_loss_is_small(density, loss, beyond):
+    """Over the entropy of the exact density, everything included, in bits a symbol; and what escapes."""
+    for scale, table in zip(cdf.SCALE_TABLE, cdf.y_tables(density)):
+        values = np.arange(-int(25 * scale) - 20, int(25 * scale) + 21)
+        pmf = exact_pmf(density, values, scale)
+        assert 0 < expected_bits(pmf, values, table) - entropy(pmf) < loss
+        assert pmf[np.abs(values) > table.last].sum() < beyond
 
 
 def best_quantize(p):

@@ -7,7 +7,7 @@ import pytest
 
 from clic_jax import codec, coding, evaluation, initialization
 from clic_jax.container import Desync
-from tests.micro import MICRO
+from tests.micro import MICRO, MICRO_PAPER
 from tests.test_model import random_params
 
 C = MICRO.model
@@ -120,3 +120,20 @@ def test_quality_out_of_range():
     assert coding.check_quality(50) == 5000
     assert coding.quality_lmbda(C, 100) == pytest.approx(C.lmbdas[0])
     assert coding.quality_lmbda(C, 10000) == pytest.approx(C.lmbdas[-1])
+
+
+def test_the_papers_graph_codes_too():
+    """Three hyper decoders, scales as they are, a fixed rate, the filter in the graph: exact, at the estimated size."""
+    config = MICRO_PAPER
+    params = random_params(config.model)
+    params["prior"]["median"][:] = 0
+    for k, g in enumerate(config.model.groups):  # scales about y's, as after training, not below 0
+        params["context"][f"parameters_{k}"][f"conv{len(config.model.parameter_widths)}"]["bias"][g:] += 4
+    data = coding.measure(config.model, params, np.stack([picture(128, 128, seed) for seed in range(8)]))
+    coder = codec.Codec(config, params, "00000000", data)
+    x = picture(150, 260, 3)
+    coded, shown = encode(coder, x, 5000)
+    np.testing.assert_array_equal(decode(coder, coded, x.shape, 5000), shown)
+    assert len(coded.stream) > 500
+    _, bits = evaluation.reconstruct(config.model, params, x, config.model.lmbdas[0])
+    assert abs(len(coded.stream) - (coded.pqf_bytes or 0) - bits / 8) <= 0.01 * bits / 8 + 64

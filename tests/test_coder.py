@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clic_jax import cdf, coder
 
-TABLES = cdf.gaussian_tables()
+TABLES = cdf.y_tables("gaussian")
 GOLDEN = (
     "00000a000009ffec09fff609fff60bfff40bfff40bfff40e0015396d2e09ded5038119dce11c8fe2280b3c7de8ad"
     "675fb6cced37d32a8c175000558af06089861f7b55b5f991d820916d02fbd6d9e8d85393dd806048b2717a3433dc"

@@ -1,63 +1,84 @@
 """Probabilities are probabilities, bits are finite with useful gradients, and the tails keep their precision."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import expit
-from scipy.stats import norm
+from scipy.stats import laplace, norm
 
 from clic_jax import entropy
 
+DENSITIES = ("gaussian", "mixed")
 
+
+def exact(density, y, mean, scale):
+    """SciPy's probability of the bin, taken on the side where float64 keeps its digits."""
+    near, far = np.abs(y - mean) - 0.5, np.abs(y - mean) + 0.5
+    gaussian = norm.sf(near, scale=scale) - norm.sf(far, scale=scale)
+    b = scale / np.sqrt(2)
+    return gaussian if density == "gaussian" else (gaussian + laplace.sf(near, scale=b) - laplace.sf(far, scale=b)) / 2
+
+
+@pytest.mark.parametrize("density", DENSITIES)
 @pytest.mark.parametrize("scale", [0.11, 0.5, 3.0, 50.0, 256.0])
 @pytest.mark.parametrize("mean", [0.0, 0.3, -7.5])
-def test_gaussian_bins_sum_to_one(mean, scale):
-    y = np.arange(-2100, 2101, dtype=np.float32)
-    total = np.asarray(entropy.gaussian_likelihood(y, np.float32(mean), np.float32(scale)), np.float64).sum()
+def test_bins_sum_to_one(density, mean, scale):
+    y = np.arange(-3000, 3001, dtype=np.float32)
+    total = np.asarray(entropy.y_likelihood(density, y, np.float32(mean), np.float32(scale)), np.float64).sum()
     np.testing.assert_allclose(total, 1, atol=1e-4)
 
 
-def test_gaussian_equals_scipy_far_into_both_tails():
-    """Differences of the distribution function, taken on the side where float64 keeps them."""
+@pytest.mark.parametrize("density", DENSITIES)
+def test_likelihood_equals_scipy_far_into_both_tails(density):
     y = np.float32([-40, -9, -3.2, -0.5, 0, 0.4, 2, 17, 60])
     y, mean, scale = np.meshgrid(y, np.float32([-1.3, 0, 0.25]), np.float32([0.11, 0.3, 1, 4.5, 30]))
-    distance = np.abs(y.astype(np.float64) - mean)
-    expected = norm.sf(distance - 0.5, scale=scale) - norm.sf(distance + 0.5, scale=scale)
-    np.testing.assert_allclose(entropy.gaussian_likelihood(y, mean, scale), expected, rtol=3e-4, atol=1e-30)
+    expected = exact(density, y.astype(np.float64), mean, scale)
+    np.testing.assert_allclose(entropy.y_likelihood(density, y, mean, scale), expected, rtol=3e-4, atol=1e-30)
     assert (expected < 1e-15).any()  # the tails are there
 
 
-def test_gaussian_bits_are_finite_everywhere():
+@pytest.mark.parametrize("density", DENSITIES)
+def test_bits_of_y_are_finite_everywhere(density):
     """|y| to 1e5, scales beyond both ends: at most 29.9 bits, finite gradients."""
     scales = np.float32([-5, 0, 1e-9, 0.11, 1, 256, 1e6])
     y, scale = np.meshgrid(np.float32([-1e5, -300, -0.5, 0, 0.5, 1, 5, 1e5]), scales)
     mean = np.float32(0.2)
-    values = np.asarray(entropy.gaussian_bits(y, mean, scale))
+    bits = functools.partial(entropy.y_bits, density)
+    values = np.asarray(bits(y, mean, scale))
     assert np.isfinite(values).all() and values.min() >= 0 and values.max() <= 29.9
-    grads = jax.jit(jax.grad(lambda *a: entropy.gaussian_bits(*a).sum(), (0, 1, 2)))(y, mean, scale)
+    grads = jax.jit(jax.grad(lambda *a: bits(*a).sum(), (0, 1, 2)))(y, mean, scale)
     assert all(np.isfinite(g).all() for g in grads)
     np.testing.assert_array_equal(values[0], values[3])  # scales below 0.11 count as 0.11
 
 
-def test_gaussian_gradients_equal_differences():
+@pytest.mark.parametrize("density", DENSITIES)
+def test_gradients_of_bits_equal_differences(density):
     at = np.float64([[0.0, 2.0, -3.0, 1.0], [0.4, -1.0, -2.2, 1.1], [0.5, 2.0, 0.7, 9.0]])
-
-    def bits(y, mean, scale):
-        d = np.abs(y - mean)
-        return -np.log2(norm.sf(d - 0.5, scale=scale) - norm.sf(d + 0.5, scale=scale))
-
-    grads = jax.grad(lambda *a: entropy.gaussian_bits(*a).sum(), (0, 1, 2))(*jnp.float32(at))
+    grads = jax.grad(lambda *a: entropy.y_bits(density, *a).sum(), (0, 1, 2))(*jnp.float32(at))
     for i in range(3):
-        moved = [[v + (i == j) * t for j, v in enumerate(at)] for t in (1e-6, -1e-6)]
-        np.testing.assert_allclose(grads[i], (bits(*moved[0]) - bits(*moved[1])) / 2e-6, rtol=1e-3, atol=1e-5)
+        after, before = ([v + (i == j) * t for j, v in enumerate(at)] for t in (1e-6, -1e-6))
+        slope = (np.log2(exact(density, *before)) - np.log2(exact(density, *after))) / 2e-6
+        np.testing.assert_allclose(grads[i], slope, rtol=1e-3, atol=1e-5)
 
 
-def test_scale_below_its_floor_learns_only_to_grow():
-    """A symbol that the floor's Gaussian cannot explain pulls the scale up; one that it can leaves it alone."""
-    grad = jax.grad(entropy.gaussian_bits, 2)
+@pytest.mark.parametrize("density", DENSITIES)
+def test_scale_below_its_floor_learns_only_to_grow(density):
+    """A symbol that the floor's density cannot explain pulls the scale up; one that it can leaves it alone."""
+    grad = jax.grad(functools.partial(entropy.y_bits, density), 2)
     assert grad(1.0, 0.3, 0.05) < 0
     assert grad(0.0, 0.0, 0.05) == 0
+
+
+def test_mixture_costs_a_gaussian_little_and_saves_outliers_much():
+    """Expected extra bits on Gaussian symbols; what a symbol of 6 deviations costs less."""
+    y = np.arange(-60, 61, dtype=np.float32)
+    p = exact("gaussian", np.float64(y), 0, 4.0)
+    gaussian, mixed = (np.asarray(entropy.y_bits(density, y, 0.0, 4.0)) for density in DENSITIES)
+    assert 0 < p @ (mixed - gaussian) < 0.03
+    assert gaussian[60 + 24] - mixed[60 + 24] > 10
 
 
 def test_bits_floor():

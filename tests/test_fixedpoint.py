@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clic_jax import fixedpoint
+from clic_jax import calibration, fixedpoint
+from clic_jax.cdf import SCALE_TABLE
 from clic_jax.checkerboard import TAPS
 from clic_jax.context import ContextModel
 from clic_jax.model import CLIC, slices
-from clic_jax.transforms import HyperSynthesis
-from tests.micro import MICRO
+from tests.micro import MICRO, MICRO_PAPER
 from tests.test_model import random_params
 
 C = MICRO.model
@@ -70,15 +70,11 @@ def test_activation_table():
 
 
 def test_log_constants():
-    from clic_jax.cdf import SCALE_TABLE
-
     np.testing.assert_allclose(np.diff(np.log(SCALE_TABLE)), fixedpoint.LOG_STEP, rtol=1e-9)
     assert fixedpoint.LOG_MIN == pytest.approx(np.log(SCALE_TABLE[0]), rel=1e-12)
 
 
 def test_scale_index_takes_the_nearest():
-    from clic_jax.cdf import SCALE_TABLE
-
     scales = np.exp(np.linspace(np.log(0.05), np.log(400), 500))
     raw = np.round((np.log(scales) - fixedpoint.LOG_MIN) / fixedpoint.LOG_STEP * 256).astype(np.int32)
     found = np.asarray(fixedpoint.scale_index(jnp.asarray(raw), jnp.int32(0)))
@@ -88,24 +84,38 @@ def test_scale_index_takes_the_nearest():
     np.testing.assert_array_equal(shifted, np.minimum(found + 2, 63) if (found > 0).all() else shifted)
 
 
-@pytest.fixture(scope="module")
-def pair():
-    """(float parameters, z_hat, y_hat, integer networks) of a random micro model."""
+@pytest.fixture(scope="module", params=[MICRO.model, MICRO_PAPER.model], ids=["tiny", "paper"])
+def pair(request):
+    """(config, float parameters, z_hat, y_hat, integer networks, exponents) of a random micro model."""
+    C = request.param
     params = random_params(C)
     rng = np.random.default_rng(1)
     z_hat = np.round(rng.normal(size=(2, 2, 3, C.hyper_layers[-1][0])) * 3).astype(np.float32)
     y_hat = (np.round(rng.normal(size=(2, 8, 12, C.latent_channels)) * 4 * 64) / 64).astype(np.float32)
-    exponents = fixedpoint.calibrate(C, params, [(y_hat, z_hat)])
-    return params, z_hat, y_hat, fixedpoint.FixedContext(C, params, exponents), exponents
+    exponents = calibration.calibrate(C, params, [(y_hat, z_hat)])
+    return C, params, z_hat, y_hat, fixedpoint.FixedContext(C, params, exponents), exponents
+
+
+def step(config, exponents):
+    """[2C] value of one integer of the features."""
+    names = ("h_s",) if config.shared_hyper_decoder else ("h_mean_s", "h_scale_s")
+    return np.repeat([2.0 ** -exponents[name][-1] for name in names], 2 * config.hyper_channels // len(names))
+
+
+def test_linear_scales_take_the_nearest_table():
+    """The table of a scale in 1/1024 is the one whose logarithm is nearest; beyond both ends, the last."""
+    raw = np.int32([-(2**20), 0, 112, 113, 1024, 2**17, 2**18, 2**30, *np.geomspace(113, 2**18, 999)])
+    found = np.searchsorted(fixedpoint._scale_limits(), raw, side="right")
+    nearest = np.abs(np.log(SCALE_TABLE) - np.log(np.maximum(raw, 1) / 1024)[:, None]).argmin(1)
+    np.testing.assert_array_equal(found, nearest)
 
 
 def test_close_to_float(pair):
     """Features, means and scales of every slice and colour, within a few integers of the float networks'."""
-    params, z_hat, y_hat, fixed, exponents = pair
-    both = HyperSynthesis(C, 2 * C.hyper_channels + C.feature_channels).apply({"params": params["h_s"]}, z_hat)
-    features = both[..., : 2 * C.hyper_channels]
+    C, params, z_hat, y_hat, fixed, exponents = pair
+    features, _ = CLIC(C).apply({"params": params}, z_hat, method=CLIC.hyper_features)
     ours = fixed.features(jnp.int32(z_hat))
-    np.testing.assert_allclose(ours * 2.0 ** -exponents["h_s"][-1], features, atol=0.02 * np.abs(features).max())
+    np.testing.assert_allclose(ours * step(C, exponents), features, atol=0.02 * np.abs(features).max())
 
     model, decoded = ContextModel(C), slices(y_hat, C.groups)
     integers = [jnp.int32(v * 64) for v in decoded]
@@ -120,13 +130,17 @@ def test_close_to_float(pair):
         near = fixed.neighbours(k, integers[k][:, :, ::2])
         mean_i, raw_i = fixed.distribution(k, near, fixed.support(k, integers[:k], ours)[:, :, ::2])
         np.testing.assert_allclose(mean_i / 64, mean, atol=0.05 * max(np.abs(mean).max(), 0.5))
-        log_scale = raw_i / 256 * fixedpoint.LOG_STEP + fixedpoint.LOG_MIN
-        np.testing.assert_allclose(log_scale, raw, atol=0.05 * max(np.abs(raw).max(), 0.5))
+        if C.log_scale:
+            log_scale = raw_i / 256 * fixedpoint.LOG_STEP + fixedpoint.LOG_MIN
+            np.testing.assert_allclose(log_scale, raw, atol=0.05 * max(np.abs(raw).max(), 0.5))
+        else:
+            scale = SCALE_TABLE[np.asarray(raw_i) >> 8]
+            np.testing.assert_allclose(scale, np.maximum(raw, SCALE_TABLE[0]), rtol=0.07, atol=0.05 * np.abs(raw).max())
 
 
 def test_deterministic_under_batching_and_jit(pair):
     """Batch of two, one by one, jitted and not, at other widths: the same integers."""
-    params, z_hat, y_hat, fixed, _ = pair
+    C, _, z_hat, y_hat, fixed, _ = pair
     value = jnp.int32(y_hat[..., : C.groups[0]] * 64)
     z = jnp.int32(z_hat)
     whole = fixed.support(1, [value], fixed.features(z))
@@ -138,22 +152,6 @@ def test_deterministic_under_batching_and_jit(pair):
 
 def test_dead_taps_stay_dead(pair):
     """The checkerboard's unused taps are zero in the integer kernels, too."""
-    for stack in pair[3].spatial:
+    for stack in pair[4].spatial:
         for layer in stack.layers:
             assert not np.asarray(layer.kernel)[~TAPS].any()
-
-
-def test_paper_preset_is_refused_clearly():
-    from clic_jax.config import PAPER
-    from clic_jax.errors import UserError
-
-    with pytest.raises(UserError, match="log_scale"):
-        fixedpoint.FixedContext(PAPER.model, {}, {})
-
-
-def test_whole_model_features_agree(pair):
-    """`CLIC.hyper_features` and the integer decoder see the same z_hat through the same weights."""
-    params, z_hat, _, fixed, exponents = pair
-    both, _ = CLIC(C).apply({"params": params}, z_hat, method=CLIC.hyper_features)
-    ours = fixed.features(jnp.int32(z_hat)) * 2.0 ** -exponents["h_s"][-1]
-    assert np.corrcoef(np.ravel(both), np.ravel(ours))[0, 1] > 0.999

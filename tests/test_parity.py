@@ -173,7 +173,7 @@ def test_gaussian(golden):
     for values, name in ((y_hat, "likelihood_eval"), (y, "likelihood_raw")):
         ours = np.maximum(likelihood(values, scales, means), 1e-9)
         np.testing.assert_allclose(ours, arrays[f"out/{name}"], rtol=1e-3, atol=1e-7)
-    grads = jax.grad(lambda *a: entropy.gaussian_bits(a[0], a[2], a[1]).sum(), (0, 1, 2))(y, scales, means)
+    grads = jax.grad(lambda *a: entropy.y_bits("gaussian", a[0], a[2], a[1]).sum(), (0, 1, 2))(y, scales, means)
     for ours, name in zip(grads, ("y", "scales", "means")):
         close_relative(ours, arrays[f"grad/{name}"])
 

@@ -37,10 +37,10 @@ def test_committed_result():
     assert len(result["cases"]) >= 13 and result["cases"][-1]["case"] == "synthetic"
 
 
-@pytest.mark.xfail(strict=True, reason="0.58 % longer: y has more outliers than its Gaussians say; see cdf.HALF_WIDTH")
 def test_photographs_are_no_longer_than_with_its_coder():
+    """Under the same Gaussian, coarse tables are kinder to outliers (0.6 %); our files use a density that has them."""
     photographs = committed()["bytes_of_photographs"]
-    assert photographs["ours"] <= min(photographs["default"], photographs["finest"])
+    assert photographs["ours as in files"] <= min(photographs["default"], photographs["finest"])
 
 
 def test_recorded_symbols_are_what_the_stream_holds(published_micro):
@@ -52,9 +52,12 @@ def test_recorded_symbols_are_what_the_stream_holds(published_micro):
     x = photograph(128, 192)
     case = referee.coded_symbols(ready, x, 70)
     coded, _ = ready.encode(x, 7000)
-    ours = referee.our_answer(case, ready.params["prior"], coding.stored_tables(data))
+    density = ready.config.model.density
+    ours = referee.our_answer(case, ready.params["prior"], coding.stored_tables(data), density)
     assert case["y"].shape == case["index"].shape == (8 * 12 * 24,) and case["z"].shape == (6, 8)
-    assert ours["bytes_z"] + ours["bytes_y"] == pytest.approx(len(coded.stream) - (coded.pqf_bytes or 0), abs=2)
+    assert density == "mixed" and ours["bytes_z"] + ours["bytes_file"] == pytest.approx(
+        len(coded.stream) - (coded.pqf_bytes or 0), abs=2
+    )
     assert ours["bits_y"] / 8 == pytest.approx(ours["bytes_y"], rel=0.05)
 
 
