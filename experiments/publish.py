@@ -28,10 +28,8 @@ def publish(folder: Path, cfg: config.Config, params, crops, metrics: dict, half
     """
     if half:
         params = jax.tree.map(lambda x: np.float32(np.float16(x)), params)
-    integers = None
-    if cfg.model.log_scale and cfg.model.shared_hyper_decoder:  # what integer coding can do so far
-        size = cfg.train.crop
-        integers = coding.measure(cfg.model, params, crops(max(8, CALIBRATION_PIXELS // size**2), size))
+    size = cfg.train.crop
+    integers = coding.measure(cfg.model, params, crops(max(8, CALIBRATION_PIXELS // size**2), size))
     if folder.exists():
         shutil.rmtree(folder)
     return published.save_published(folder, cfg, params, metrics, coding=integers, half=half)
