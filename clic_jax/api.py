@@ -9,6 +9,7 @@ Importing this module does not import JAX: `clic-jax info` is quick.
 
 import functools
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -111,8 +112,11 @@ def decompress_image(
     if filtered and codec.config.model.pqf == "none":
         raise Damaged("damaged, for its model has no filter to use its coefficients: copy or download the file again")
     hundredths = round(header.quality * 100)
-    latents = codec.read(stream, filtered, header.latents_check, header.height, header.width, hundredths)
-    return pictures.show(codec.show(latents, header.height, header.width, tile=tiles.check(tile)), header, extras)
+    size, tile = (header.height, header.width), tiles.check(tile)
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(codec.compile_show, *size, tile=tile)  # what fails here, `show` reports
+        latents = codec.read(stream, filtered, header.latents_check, *size, hundredths)
+    return pictures.show(codec.show(latents, *size, tile=tile), header, extras)
 
 
 def open_model(name_or_path: str | os.PathLike | None = None) -> "Codec":

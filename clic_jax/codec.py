@@ -12,7 +12,6 @@ import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from clic_jax import coder, coding, images, metrics, tiles
@@ -48,7 +47,7 @@ class Latents(NamedTuple):
 
     y_hat: jax.Array  # float32 [1, h, w, M] in quantisation steps, corrected where the filter pays
     z: jax.Array  # int32 [1, h/4, w/4, N]
-    lmbda: jax.Array  # float32 [1]
+    lmbda: np.ndarray  # float32 [1]
 
 
 class Codec:
@@ -56,7 +55,7 @@ class Codec:
 
     def __init__(self, config: Config, params, model_id: str, data: dict):
         # uncommitted arrays: those that come from a checkpoint are bound to their device, and compile a second time
-        self.config, self.params, self.model_id = config, jax.tree.map(jnp.asarray, jax.device_get(params)), model_id
+        self.config, self.params, self.model_id = config, jax.device_put(jax.device_get(params)), model_id
         self._c = config.model
         self._programs = Programs(self._c, self.params, data["exponents"])
         self._prior, self._tables = coding.stored_tables(data), y_tables(self._c.density)
@@ -95,15 +94,15 @@ class Codec:
 
         Raises: Desync when the symbols are not those that were encoded; StreamError for a damaged stream.
         """
-        shape = (1, -(-height // STRIDE), -(-width // STRIDE), len(self._prior))
+        shape = self._z_shape(height, width)
         decoder = Decoder(stream)
         symbols = [decoder.decode(self._z_index(shape), self._prior).reshape(shape)]
-        z = jnp.asarray(symbols[0])
+        z = jax.device_put(symbols[0])  # jnp.asarray would compile a program for each shape
 
         def code(k, colour, mean, raw, gain):
             index = np.asarray(table_index(raw, gain))
             symbols.append(decoder.decode(index.ravel(), self._tables).reshape(index.shape))
-            return dequantise(jnp.asarray(symbols[-1]), mean)
+            return dequantise(symbols[-1], mean)
 
         y_hat = self._run(z, hundredths, code)
         if (found := _check(symbols)) != check:
@@ -114,13 +113,19 @@ class Codec:
             y_hat = corrected(y_hat, maps, _coefficients(q, maps))
         return Latents(y_hat, z, self._lmbda(hundredths))
 
+    def compile_show(self, height: int, width: int, *, tile: int = tiles.DEFAULT):
+        """Compiles what `show` runs for that size: as long as all that `read` compiles, so worth a thread beside it."""
+        shape = self._z_shape(height, width)
+        rows, columns = next(tiles.grid(STRIDE * shape[1], STRIDE * shape[2], tile))
+        self._programs.compile_picture(shape, rows.stop - rows.start, columns.stop - columns.start)
+
     def show(self, latents: Latents, height: int, width: int, *, tile: int = tiles.DEFAULT) -> np.ndarray:
         """The picture uint8 [height, width, 3]; `tile` as for `encode`, and free to differ from the encoder's."""
         feature = self._programs.feature(latents.z)
 
         def part(rows, columns):
             y, f = (v if v is None else v[_at_stride(rows, columns)] for v in (latents.y_hat, feature))
-            return self._programs.picture(y, f, latents.lmbda)[0]
+            return np.asarray(self._programs.picture(y, f, latents.lmbda))[0]
 
         h, w = (Y_STRIDE * n for n in latents.y_hat.shape[1:3])
         x_hat = tiles.run(part, h, w, tile)
@@ -131,12 +136,12 @@ class Codec:
 
         def part(rows, columns):
             x = padded[None, rows.start : rows.stop, columns.start : columns.stop]
-            return self._programs.transform(x, lmbda)[0]
+            return np.asarray(self._programs.transform(x, lmbda))[0]
 
-        return jnp.asarray(tiles.run(part, *padded.shape[:2], tile, stride=Y_STRIDE)[None])
+        return jax.device_put(tiles.run(part, *padded.shape[:2], tile, stride=Y_STRIDE)[None])
 
     def _lmbda(self, hundredths: int):
-        return jnp.full(1, coding.quality_lmbda(self._c, hundredths), jnp.float32)
+        return np.full(1, coding.quality_lmbda(self._c, hundredths), np.float32)
 
     def _run(self, z, hundredths: int, code):
         """The shared schedule: y_hat from z and a function (slice, colour, mean, raw scale, gain) -> y_hat in 1/64."""
@@ -172,6 +177,9 @@ class Codec:
         step = STEP_AT_UNIT_LMBDA**2 / reference_lmbda(self._c)
         return step * np.exp(2 * log_inverse[0, 0, :, :n])
 
+    def _z_shape(self, height, width):
+        return (1, -(-height // STRIDE), -(-width // STRIDE), len(self._prior))
+
     def _z_index(self, shape):
         return np.tile(np.arange(shape[-1]), shape[1] * shape[2])
 
@@ -203,4 +211,4 @@ def _coefficient_bits(q):
 
 def _coefficients(q, maps):
     """Coefficients [1, C, A] from their integers."""
-    return jnp.asarray(np.asarray(q).reshape(1, *maps.shape[3:]) * COEFFICIENT_STEP, jnp.float32)
+    return (np.asarray(q).reshape(1, *maps.shape[3:]) * COEFFICIENT_STEP).astype(np.float32)

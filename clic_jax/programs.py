@@ -50,13 +50,24 @@ class Programs:
         """(Corrected) y_hat float32 of a picture or a tile -> float32 [1, H, W, 3] in [0, 255], not rounded."""
         return _picture(self._model, self._params, y_hat, feature, lmbda)
 
+    def compile_picture(self, z_shape, height, width):
+        """Compiles `feature` and `picture`, runs neither: for z [1, h/4, w/4, N] and tiles of height x width pixels."""
+        c = self._model.config
+
+        def latent(channels):
+            return jax.ShapeDtypeStruct((1, height // 16, width // 16, channels), jnp.float32)
+
+        _feature.lower(self._model, self._params, jax.ShapeDtypeStruct(z_shape, jnp.int32)).compile()
+        inputs = latent(c.latent_channels), latent(c.feature_channels) if c.feature_channels else None
+        _picture.lower(self._model, self._params, *inputs, jax.ShapeDtypeStruct((1,), jnp.float32)).compile()
+
     def maps(self, y_hat):
         """y_hat float32 -> GuidedPQF's orthonormal basis maps [1, h, w, C, A]."""
         return _maps(self._model, self._params, y_hat)
 
     def log_inverse_gain(self, lmbda):
         """[1, 1, 1, M], or 0.0 for a fixed-rate model."""
-        return self._model.apply({"params": self._params}, lmbda, method=CLIC.gains)[1]
+        return _log_inverse_gain(self._model, self._params, lmbda)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -80,6 +91,11 @@ def _picture(model, params, y_hat, feature, lmbda):
     _, log_inverse = model.apply({"params": params}, lmbda, method=CLIC.gains)
     x_hat = model.apply({"params": params}, y_hat, feature, log_inverse, method=CLIC.synthesise)
     return jnp.clip(x_hat * 255, 0, 255)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_inverse_gain(model, params, lmbda):
+    return model.apply({"params": params}, lmbda, method=CLIC.gains)[1]
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -7,6 +7,7 @@ import pytest
 
 from clic_jax import codec, coding, evaluation, initialization
 from clic_jax.container import Desync
+from experiments import device
 from tests.micro import MICRO, MICRO_PAPER
 from tests.test_model import random_params
 
@@ -57,6 +58,18 @@ def test_decoded_is_what_the_encoder_showed(coder, size, hundredths):
     np.testing.assert_array_equal(decode(coder, coded, x.shape, hundredths), shown)
     again, _ = coder.encode(x, hundredths)
     assert again == coded
+
+
+def test_show_finds_its_programs_compiled(coder):
+    """After `compile_show`, which runs beside `read`, a size that is new to the process compiles nothing."""
+    h, w = 65, 448
+    latents = codec.Latents(
+        jnp.ones((1, 8, 28, C.latent_channels)), jnp.ones((1, 2, 7, C.hyper_layers[-1][0]), int), np.ones(1, np.float32)
+    )
+    coder.compile_show(h, w)
+    with device.compilations() as found:
+        assert coder.show(latents, h, w).shape == (h, w, 3)
+    assert found.count == 0
 
 
 def test_quality_is_monotone(coder):
