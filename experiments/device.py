@@ -59,7 +59,7 @@ def compilations():
 
 
 def first_call(function) -> dict:
-    """Calls function() for the first time: its seconds, and how much of them was compiling."""
+    """Calls function() for the first time: its seconds, and those of compiling, which may overlap (two threads)."""
     begin = time.perf_counter()
     with compilations() as found:
         function()
