@@ -76,7 +76,7 @@ def save_published(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as parent:
             temporary = Path(parent) / folder.name
-            with _orbax().PyTreeCheckpointer() as checkpointer:
+            with _lone_checkpointer() as checkpointer:
                 checkpointer.save(temporary / "params", stored)
             for note in temporary.rglob("commit_success.txt"):
                 note.write_text("complete\n")  # orbax writes the folder's path, which is nobody's business
@@ -87,6 +87,13 @@ def save_published(
             (temporary / "checkpoint.json").write_text(json.dumps({"format": FORMAT, "model_id": identity}))
             temporary.rename(folder)
     return identity
+
+
+def _lone_checkpointer():
+    """An orbax PyTreeCheckpointer that waits for no other process, for what one process of several writes alone."""
+    ocp, me = _orbax(), jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(me, active_processes={me}, barrier_sync_key_prefix="published")
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)
 
 
 def load_published(name_or_path: str | os.PathLike) -> tuple[Config, Any, str]:

@@ -43,10 +43,10 @@ def stream_crops(
     """Random crops without end, read while training: uint8 [batch // process_count, size, size, 3] at a time.
 
     Every epoch visits each photograph once, in a new order. A batch is a function of (seed, step) only: starting at
-    `start_step` continues an interrupted run exactly, and the crops of all processes at one step are together those
-    that a single process would have had. An image that is damaged or smaller than a crop is replaced by the next good
-    one of the set, with a warning that names it (one in each worker). `batch` counts the crops of all processes;
-    `workers` processes read (a script then needs its `__main__` guard), or with 0 threads of this one.
+    `start_step` continues an interrupted run exactly, and the crops of all processes at one step are, one after the
+    other, those that a single process would have had. An image that is damaged or smaller than a crop is replaced by
+    the next good one of the set, with a warning that names it (one in each worker). `batch` counts the crops of all
+    processes; `workers` processes read (a script then needs its `__main__` guard), or with 0 threads of this one.
     Raises: DataError at once if the set is missing or empty or `batch` cannot be shared out, later if no image is good.
     """
     import grain
@@ -76,7 +76,7 @@ def stream_crops(
         raise _nothing_found(source, size, ", all too small or unreadable")
 
     crops = grain.MapDataset.range(source.count).shuffle(seed=seed).repeat().map_with_index(crop_at)
-    batches = crops[process_index::process_count].batch(batch // process_count)[start_step:]
+    batches = crops.batch(batch // process_count)[process_index::process_count][start_step:]
     threads = max(1, (os.cpu_count() or 1) // max(1, workers))
     stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
     if workers:

@@ -5,6 +5,15 @@
     python -m experiments.train --set train.batch=16 --set model.lmbdas='(0.013,)'     changes settings by name
 
 All devices of the machine share each batch. Ctrl-C saves and stops; a killed run goes on from its last checkpoint.
+Several processes share it as well, each reading its own crops where the photographs do not fit in memory; --out must be
+a folder that all of them see, and Ctrl-C stops them at the next row of the log. The same command on every machine,
+all GPUs of one machine being one process's:
+
+    python -m experiments.train ...                                     one machine, any number of GPUs, or a TPU VM
+    python -m experiments.train ... --distributed 10.0.0.1:9911,4,INDEX   four machines, INDEX 0 to 3, 0 at 10.0.0.1
+    srun -N 4 --ntasks-per-node 1 python -m experiments.train ... --distributed              Slurm
+    gcloud compute tpus tpu-vm ssh POD --worker all --command "cd clic_jax && python -m experiments.train ... \
+        --out /nfs/run --distributed"                                                         a TPU pod
 """
 
 import argparse
@@ -33,7 +42,7 @@ from clic_jax import (
     training,
 )
 from clic_jax.errors import UserError
-from experiments import cli, publish, run_log
+from experiments import cli, processes, publish, run_log
 
 PCA_CROPS, PCA_CROP = 400, 64  # what the transform-codec start looks at
 MEMORY_LIMIT_MIB = 1900  # photographs that decode to more are read while training instead
@@ -67,7 +76,12 @@ def parse(argv=None):
         "--workers", type=int, default=0, help="reading processes where the photographs do not fit in memory"
     )
     parser.add_argument(
-        "--distributed", action="store_true", help="one of several processes: calls jax.distributed.initialize()"
+        "--distributed",
+        nargs="?",
+        const="",
+        metavar="HOST:PORT,COUNT,INDEX",
+        help="this is one of several processes: process INDEX of COUNT, of which 0 listens at HOST:PORT; "
+        "nothing need be given where JAX finds out by itself (Slurm, Open MPI, TPU pods)",
     )
     return parser.parse_args(argv)
 
@@ -195,6 +209,13 @@ def loop(cfg, args, state, steps, per_call, photographs, manager, log, asked) ->
     def due(every):
         return step // every != (step - per_call) // every
 
+    def stopped():
+        """Why to stop now, or ""; several processes agree on it, and only now and then."""
+        late = args.max_seconds and time.monotonic() - begin > args.max_seconds
+        why = 2 if asked else 1 if late else 0
+        alone = jax.process_count() == 1
+        return ("", "time", "interrupted")[processes.largest(why) if alone or due(t.log_every) else 0]
+
     batches, shown, reason, measured = steps(step), {}, "done", None
     while step < stop:
         state, metrics = next(batches)(state)
@@ -215,8 +236,8 @@ def loop(cfg, args, state, steps, per_call, photographs, manager, log, asked) ->
             manager.save(step, state, measured)
         elif due(t.save_every):
             manager.save(step, state)
-        if asked or (args.max_seconds and time.monotonic() - begin > args.max_seconds):
-            reason = "interrupted" if asked else "time"
+        if why := stopped():
+            reason = why
             break
     if history:
         averages(history, step, per_call)
@@ -226,8 +247,8 @@ def loop(cfg, args, state, steps, per_call, photographs, manager, log, asked) ->
 def main(argv=None) -> int:
     """Runs the command line; returns the exit status."""
     args = parse(argv)
-    if args.distributed:
-        jax.distributed.initialize()
+    if args.distributed is not None:
+        processes.join(args.distributed)
     compilation.use_cache()
     memory.keep()
     cfg = settings.override(read_config(args.config), args.set)
@@ -268,7 +289,7 @@ def main(argv=None) -> int:
                 if step < cfg.train.steps
                 else f"finished at step {step}"
             )
-    if reason != "interrupted":
+    if reason != "interrupted" and jax.process_index() == 0:
         out = args.out / "published"
         name = publish.publish(out, cfg, jax.device_get(state.ema), crops, {"step": step} | (measured or {}))
         print(f"{out}: model {name}")
