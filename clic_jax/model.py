@@ -43,10 +43,12 @@ class CLIC(nn.Module):
 
     config: ModelConfig
     dtype: Any = None  # compute type of g_a, g_s, h_a; the entropy model stays float32
+    remat: bool = False  # less memory and more time for gradients: see TrainConfig
 
     def setup(self):
         c = self.config
-        self.g_a, self.g_s, self.h_a = Analysis(c, self.dtype), Synthesis(c, self.dtype), HyperAnalysis(c, self.dtype)
+        self.g_a, self.g_s = Analysis(c, self.dtype, self.remat), Synthesis(c, self.dtype, self.remat)
+        self.h_a = HyperAnalysis(c, self.dtype)
         if c.shared_hyper_decoder:
             self.h_s = HyperSynthesis(c, 2 * c.hyper_channels + c.feature_channels)
         else:

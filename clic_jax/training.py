@@ -77,7 +77,7 @@ def draw_lmbda(model: ModelConfig, key, batch: int):
 def loss_and_metrics(params, config: Config, x, lmbda, key):
     """Mean training loss over the batch, and the mean of each quantity worth logging. x: [B, S, S, 3] in [0, 1]."""
     dtype = None if config.train.dtype == "float32" else jnp.dtype(config.train.dtype)
-    output = CLIC(config.model, dtype).apply({"params": params}, x, lmbda, key=key)
+    output = CLIC(config.model, dtype, config.train.remat).apply({"params": params}, x, lmbda, key=key)
     losses, parts = rate_distortion(output, x, lmbda, config.train.metric)
     middle = np.sqrt(config.model.lmbdas[0] * config.model.lmbdas[-1])
     loss = jnp.mean(losses * (lmbda / middle) ** -config.train.lmbda_power)

@@ -75,16 +75,18 @@ class Stage(nn.Module):
     config: ModelConfig
     index: int
     dtype: Any = None
+    remat: bool = False  # keep the input of each block only, and compute the rest anew in the backward pass
 
     @nn.compact
     def __call__(self, x):
         c = self.config
+        wrap = nn.remat if self.remat else lambda kind: kind
         for i in range(c.depths[self.index]):
             if c.blocks[self.index] == "conv":
-                block = ConvBlock(c, self.dtype, name=f"block{i}")
+                block = wrap(ConvBlock)(c, self.dtype, name=f"block{i}")
             else:
                 kind = CheckerboardBlock if i % 2 and c.checkerboard_blocks else ClusterBlock
-                block = kind(c, c.heads[self.index], self.dtype, name=f"block{i}")
+                block = wrap(kind)(c, c.heads[self.index], self.dtype, name=f"block{i}")
             x = block(x)
         return x
 
@@ -94,6 +96,7 @@ class Analysis(nn.Module):
 
     config: ModelConfig
     dtype: Any = None
+    remat: bool = False  # of the blocks, see Stage
 
     @nn.compact
     def __call__(self, x):
@@ -104,7 +107,7 @@ class Analysis(nn.Module):
         for i, width in enumerate(c.widths):
             if i:
                 x = PatchMerge(width, c.mlp_ratio, c.activation, c.linear_path, self.dtype, name=f"merge{i - 1}")(x)
-            x = Stage(c, i, self.dtype, name=f"stage{i}")(x)
+            x = Stage(c, i, self.dtype, self.remat, name=f"stage{i}")(x)
         return x.astype(jnp.float32)
 
 
@@ -132,6 +135,7 @@ class Synthesis(nn.Module):
 
     config: ModelConfig
     dtype: Any = None
+    remat: bool = False  # of the blocks, see Stage
 
     @nn.compact
     def __call__(self, x):
@@ -140,7 +144,7 @@ class Synthesis(nn.Module):
         if x.shape[-1] != c.synthesis_width:
             x = Conv(c.synthesis_width, 1, dtype=self.dtype, name="enter")(x)
         for i in reversed(range(len(c.widths))):
-            x = Stage(c, i, self.dtype, name=f"stage{i}")(x)
+            x = Stage(c, i, self.dtype, self.remat, name=f"stage{i}")(x)
             if i:
                 x = PatchSplit(c.widths[i - 1], dtype=self.dtype, name=f"split{i - 1}")(x)
         if c.stem_kernel == c.stem_stride:

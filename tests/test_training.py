@@ -159,3 +159,20 @@ def test_bfloat16_transforms(params):
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype("float32")}
     assert history[0]["loss"] == pytest.approx(reference[0]["loss"], rel=0.05)
     assert np.isfinite(history[1]["loss"])
+
+
+def test_rematerialisation(params):
+    """The same loss and gradients from less that the forward pass keeps for the backward pass."""
+    x = jax.random.uniform(jax.random.key(0), (2, 64, 64, 3))
+    lmbda, found = training.draw_lmbda(MICRO.model, jax.random.key(1), 2), []
+    for remat in (False, True):
+        config = dataclasses.replace(MICRO, train=dataclasses.replace(MICRO.train, remat=remat))
+        loss = functools.partial(training.loss_and_metrics, config=config, x=x, lmbda=lmbda, key=jax.random.key(2))
+        _, pullback, _ = jax.eval_shape(functools.partial(jax.vjp, loss, has_aux=True), params)
+        kept = sum(leaf.size for leaf in jax.tree.leaves(pullback))
+        found.append((jax.jit(jax.value_and_grad(loss, has_aux=True))(params), kept))
+    (((loss, _), plain), much), (((loss_again, _), again), less) = found
+    assert less < 0.75 * much  # parameters, which are kept either way, included
+    assert float(loss) == pytest.approx(float(loss_again), rel=1e-6)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(a).max() + 1e-9)
