@@ -31,8 +31,8 @@ COEFFICIENT_DECAY = (
     0.75  # of their probability: p(k) falls as 0.75^|k|; zeros, which stand for "no correction", are half
 )
 FIELD_BITS = 16  # that the filter takes in the header
-# lmbda from which an encoder does not try a filter that was trained beside the model ("auxiliary"): from there on (quality
-# 40 of `tiny`) it gained at most 0.01 % of the rate, and trying it, two pictures more, takes 60 % of an encoder's time
+# lmbda from which an encoder does not try a filter that was trained beside the model ("auxiliary"): from there on,
+# quality 40 of `tiny`, it gained 0.01 % of the rate at most; to try it, two pictures more, takes 60 % of an encoder's time
 PQF_LMBDA_MAX = 0.0066
 
 

@@ -85,6 +85,11 @@ class ModelConfig:
         """True when one model serves every lmbda between the smallest and the largest of `lmbdas`."""
         return len(self.lmbdas) > 1
 
+    def continues(self, other: "ModelConfig") -> bool:
+        """True where training may go on from `other`'s parameters: at most operating points and y's density differ."""
+        alike = dataclasses.replace(other, lmbdas=self.lmbdas, density=self.density)
+        return alike == self and len(other.lmbdas) == len(self.lmbdas)
+
     def __post_init__(self):
         stages = len(self.widths)
         for name in ("depths", "heads", "blocks"):

@@ -103,7 +103,7 @@ def first_params(cfg: config.Config, photos, args):
     """Parameters before the first step: published ones, or drawn (and then, where asked, made a transform codec)."""
     if args.init:
         given, params, _ = published.load_published(args.init)
-        if given.model != cfg.model:
+        if not cfg.model.continues(given.model):
             raise config.ConfigError(f"--init {args.init} is a {given.name!r} model; --config must name the same model")
         return params
     params = model.init_params(cfg.model, cfg.train.seed)

@@ -172,3 +172,15 @@ def test_wrong_elements_and_broken_json_are_config_errors():
 def test_ms_ssim_needs_large_crops():
     with pytest.raises(ConfigError, match="192 or more, not 128"):
         dataclasses.replace(PAPER.train, metric="ms-ssim", crop=128)
+
+
+def test_what_training_may_go_on_from():
+    """Other operating points, as many, or another density of y; nothing that changes what a parameter means."""
+    from clic_jax.config import PAPER, TINY
+
+    model = PAPER.model
+    for allowed in (dict(lmbdas=(0.0018,)), dict(density="mixed"), {}):
+        assert dataclasses.replace(model, **allowed).continues(model)
+    for changed in (dict(lmbdas=(0.0018, 0.0483)), dict(log_scale=True), dict(mlp_ratio=2.0)):
+        assert not dataclasses.replace(model, **changed).continues(model)
+    assert not TINY.model.continues(model)
