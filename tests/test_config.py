@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from clic_jax.config import PAPER, PRESETS, ConfigError, ModelConfig, TrainConfig, preset
+from clic_jax.config import PAPER, PRESETS, TINY, ConfigError, ModelConfig, TrainConfig, preset
 from clic_jax.settings import from_json, override, to_json
 
 
@@ -176,8 +176,6 @@ def test_ms_ssim_needs_large_crops():
 
 def test_what_training_may_go_on_from():
     """Other operating points, as many, or another density of y; nothing that changes what a parameter means."""
-    from clic_jax.config import PAPER, TINY
-
     model = PAPER.model
     for allowed in (dict(lmbdas=(0.0018,)), dict(density="mixed"), {}):
         assert dataclasses.replace(model, **allowed).continues(model)
