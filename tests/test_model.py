@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import norm
 
 from clic_jax import pqf
 from clic_jax.checkerboard import split
@@ -15,6 +14,7 @@ from clic_jax.context import code_slices, gaussian_scale
 from clic_jax.model import CLIC, reference_lmbda, slices
 from clic_jax.transforms import Synthesis
 from tests.micro import MICRO
+from tests.test_entropy import exact
 
 VARIABLE = MICRO.model
 LEAN = dataclasses.replace(VARIABLE, depths=(0, 0), parameter_widths=(), activation="leaky_relu")  # for gradients
@@ -153,8 +153,7 @@ def test_bits_are_those_of_the_values_shown(output):
             mean, scale = (np.asarray(t[name][2 * k + colour], np.float64) for name in ("means", "scales"))
             symbols = np.asarray(decoded, np.float64) - mean
             np.testing.assert_allclose(symbols, np.round(np.asarray(v, np.float64) - mean), atol=1e-4)
-            distance = np.abs(np.round(symbols))
-            p = norm.sf(distance - 0.5, scale=scale) - norm.sf(distance + 0.5, scale=scale)
+            p = exact(VARIABLE.density, np.round(symbols), 0, scale)
             total += -np.log2(np.maximum(p, 1e-9)).sum((1, 2, 3))
     np.testing.assert_allclose(output.bits_y, total, rtol=1e-4)
     np.testing.assert_allclose(output.bits_z, -np.log2(np.maximum(t["z_likelihood"], 1e-9)).sum((1, 2, 3)), rtol=1e-5)
