@@ -1,7 +1,8 @@
 """Integer probability tables, the only form in which the coder ever sees a probability.
 
 The tables of y are the same on every machine: computed from the scales alone with + - * / and rounding, which
-IEEE 754 fixes to the last bit (it leaves exp and erfc to each math library), and then checked against a hash.
+IEEE 754 fixes to the last bit (it leaves exp and erfc to each math library; decimal's exp rounds correctly), and then
+checked against a hash.
 Differs from the reference, whose 16-bit tables come from float32 and the local erfc. NumPy only.
 """
 
@@ -134,10 +135,9 @@ def half_normal(x: np.ndarray) -> np.ndarray:
 def half_laplace(scale: float, count: int) -> np.ndarray:
     """P(0 < X < x) for x = 0.5, 1.5, ..., count of them, and a Laplace X of standard deviation `scale`."""
     with decimal.localcontext(decimal.Context(prec=28)):
-        half = float(
-            (-decimal.Decimal("0.5").sqrt() / decimal.Decimal(float(scale))).exp()
-        )  # exp(-0.5 / (scale / sqrt 2))
-    return 0.5 - 0.5 * np.cumprod(np.concatenate([[half], np.full(count - 1, half * half)]))
+        half_steps = decimal.Decimal("0.5").sqrt() / decimal.Decimal(float(scale))  # 0.5 / (scale / sqrt 2)
+        tail = float((-half_steps).exp())  # beyond 0.5, twice; each whole step multiplies it by its square
+    return 0.5 - 0.5 * np.cumprod(np.concatenate([[tail], np.full(count - 1, tail * tail)]))
 
 
 def _quantize(p: np.ndarray) -> np.ndarray:

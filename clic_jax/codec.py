@@ -31,8 +31,8 @@ COEFFICIENT_DECAY = (
     0.75  # of their probability: p(k) falls as 0.75^|k|; zeros, which stand for "no correction", are half
 )
 FIELD_BITS = 16  # that the filter takes in the header
-# lmbda from which an encoder does not try a filter that was trained beside the model ("auxiliary"): from there on,
-# quality 40 of `tiny`, it gained 0.01 % of the rate at most; trying it makes two pictures, 60 % of the time of encoding
+# lmbda from which an encoder does not try a filter that was trained beside the model ("auxiliary"). From quality 40 of
+# `tiny` on, the last at which it is tried, it gained 0.01 % of the rate at most, and trying it takes 60 % of encoding.
 PQF_LMBDA_MAX = 0.0066
 
 
@@ -121,7 +121,7 @@ class Codec:
         """Compiles what `show` runs for that size: as long as all that `read` compiles, so worth a thread beside it."""
         shape = self._z_shape(height, width)
         rows, columns = next(tiles.grid(STRIDE * shape[1], STRIDE * shape[2], tile))
-        self._programs.compile_picture(shape, rows.stop - rows.start, columns.stop - columns.start)
+        self._programs.compile_picture(shape, *((s.stop - s.start) // Y_STRIDE for s in (rows, columns)))
 
     def show(self, latents: Latents, height: int, width: int, *, tile: int = tiles.DEFAULT) -> np.ndarray:
         """The picture uint8 [height, width, 3]; `tile` as for `encode`, and free to differ from the encoder's."""

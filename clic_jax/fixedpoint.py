@@ -166,8 +166,8 @@ class FixedContext:
         self.subpixel = tuple(i for i, (_, stride) in enumerate(c.hyper_decoder_layers) if stride == 2)
         hyper = hyper_decoders(c, params)
         self.hyper = [integer_stack(t, act, 1.0, e[name][:-1], int(e[name][-1])) for name, t in hyper.items()]
-        widths = 2 * c.hyper_channels // len(hyper)
-        hyper_steps = [np.full(widths, 2.0 ** -int(e[name][-1])) for name in hyper]
+        width = 2 * c.hyper_channels // len(hyper)
+        hyper_steps = [np.full(width, 2.0 ** -int(e[name][-1])) for name in hyper]
         tree = params["context"]
         self.channel, self.spatial, self.parameters = [], [], []
         for k, g in enumerate(c.groups):

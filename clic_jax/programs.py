@@ -24,12 +24,14 @@ class Programs:
     Attributes:
       context: FixedContext; `steps`: its two steps, compiled, for `context.code_slices`.
       features: z int32 -> hyper features int32.
+      compile_picture: (shape of z, h, w) -> compiles `feature` for it and `picture` for y_hat [1, h, w, M], once.
     """
 
     def __init__(self, config: ModelConfig, params, exponents):
         self._model, self._params = CLIC(config), params
         self.context = FixedContext(config, jax.device_get(params), exponents)
         self.features = jax.jit(self.context.features)
+        self.compile_picture = functools.cache(self._compile_picture)  # or each decode would lower both again
         self.steps = tuple(
             jax.jit(functools.partial(step, self.context), static_argnums=0) for step in (anchor_step, other_step)
         )
@@ -50,12 +52,11 @@ class Programs:
         """(Corrected) y_hat float32 of a picture or a tile -> float32 [1, H, W, 3] in [0, 255], not rounded."""
         return _picture(self._model, self._params, y_hat, feature, lmbda)
 
-    def compile_picture(self, z_shape, height, width):
-        """Compiles `feature` and `picture`, runs neither: for z [1, h/4, w/4, N] and tiles of height x width pixels."""
+    def _compile_picture(self, z_shape, h, w):
         c = self._model.config
 
         def latent(channels):
-            return jax.ShapeDtypeStruct((1, height // 16, width // 16, channels), jnp.float32)
+            return jax.ShapeDtypeStruct((1, h, w, channels), jnp.float32)
 
         _feature.lower(self._model, self._params, jax.ShapeDtypeStruct(z_shape, jnp.int32)).compile()
         inputs = latent(c.latent_channels), latent(c.feature_channels) if c.feature_channels else None

@@ -5,7 +5,7 @@ Zhang et al. 2026 (arXiv 2601.20769), by CLIC's first author, report that learne
 it. No maintained optax version exists, hence this one. Convolution kernels [k, k, in, out] are k * k matrices [in, out]
 that share the two bases (deviates: SOAP joins k * k * in into one side), which keeps the matrices small and their
 upkeep cheap on a CPU. Sides of one length are stacked, so that a step has one factorisation for each length, not two
-for each layer: they took most of the time to compile.
+for each layer.
 """
 
 from typing import Any, NamedTuple
@@ -67,18 +67,18 @@ def scale_by_soap(
 
         def turn(covariances, bases, momenta, seconds):
             turned = {n: _iterate(covariances[n], bases[n]) for n in bases}
-            bases, orders = ({n: pair[i] for n, pair in turned.items()} for i in (0, 1))
-            plain = [_rotate(m, _of(old, s), back=True) for m, s in zip(momenta, sides)]
-            momenta = [_rotate(m, _of(bases, s)) for m, s in zip(plain, sides)]
-            return bases, momenta, [_reorder(v, _of(orders, s)) for v, s in zip(seconds, sides)]
+            new, orders = ({n: pair[i] for n, pair in turned.items()} for i in (0, 1))
+            plain = [_rotate(m, _of(bases, s), back=True) for m, s in zip(momenta, sides)]
+            momenta = [_rotate(m, _of(new, s)) for m, s in zip(plain, sides)]
+            return new, momenta, [_reorder(v, _of(orders, s)) for v, s in zip(seconds, sides)]
 
         def stay(covariances, *rest):
             return rest
 
-        first, old = count == 1, state.bases
+        first = count == 1
         covariances = jax.lax.cond(first | (count % observe == 0), watch, lambda c: c, state.covariances)
         bases, momenta, seconds = jax.lax.cond(
-            first | (count % every == 0), turn, stay, covariances, old, momenta, seconds
+            first | (count % every == 0), turn, stay, covariances, state.bases, momenta, seconds
         )
         leaves = [_rotate(g, _of(bases, s)) for g, s in zip(leaves, sides)]
         momenta = [b1 * m + (1 - b1) * g for m, g in zip(momenta, leaves)]

@@ -37,14 +37,25 @@ def peak_memory_mib() -> float | None:
 
 
 class Compilations:
-    """Programs compiled, and the seconds that tracing and compiling them took."""
+    """Programs asked of the compiler, and the seconds during which any thread traced or compiled."""
 
     def __init__(self):
-        self.count, self.seconds = 0, 0.0
+        self.count, self._spans = 0, []
 
     def _listen(self, event: str, duration: float, **_):
         self.count += event == _COMPILE_EVENTS[-1]
-        self.seconds += duration * (event in _COMPILE_EVENTS)
+        if event in _COMPILE_EVENTS:
+            end = time.perf_counter()
+            self._spans.append((end - duration, end))
+
+    @property
+    def seconds(self) -> float:
+        """The union of all spans: they nest, and those of two threads overlap."""
+        total, until = 0.0, 0.0
+        for begin, end in sorted(self._spans):
+            total += max(0.0, end - max(begin, until))
+            until = max(until, end)
+        return total
 
 
 @contextlib.contextmanager
@@ -59,7 +70,7 @@ def compilations():
 
 
 def first_call(function) -> dict:
-    """Calls function() for the first time: its seconds, and those of compiling, which may overlap (two threads)."""
+    """Calls function() for the first time: its seconds, and those of them in which something compiled."""
     begin = time.perf_counter()
     with compilations() as found:
         function()

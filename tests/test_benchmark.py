@@ -52,8 +52,7 @@ def test_coding(result):
     for direction in ("encode", "decode"):
         whole, parts = row[direction], dict(row["parts"][direction])
         check_times(whole["seconds"])
-        assert whole["first"]["programs"] > 0  # compiled in two threads, whose seconds are added up
-        assert 2 * whole["first"]["seconds"] > whole["first"]["compile_seconds"] > 0
+        assert whole["first"]["programs"] > 0 and whole["first"]["seconds"] > whole["first"]["compile_seconds"] > 0
         assert whole["programs_compiled_when_warm"] == 0
         total = parts.pop("whole")["seconds"]
         assert set(parts) == set(benchmark_codec.PARTS)

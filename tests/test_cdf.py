@@ -14,19 +14,12 @@ from scipy.stats import laplace, norm
 from clic_jax import cdf
 from clic_jax.errors import UserError
 from tests.conftest import ROOT
+from tests.test_entropy import exact
 
 GOLDEN = {
     "gaussian": "4220d39f91d37d5356112776513e3f1c2289442f3203cd4d6a63007971ad3f90",
     "mixed": "4082ac9a5177a9f29179d925d3a953e0793db26ac71c6c9d4a2969b3fb182b29",
 }
-
-
-def exact_pmf(density, values, scale):
-    """SciPy's P(k - 0.5 < Y < k + 0.5), from the tail on the side of k."""
-    near, far = np.abs(values) - 0.5, np.abs(values) + 0.5
-    gaussian = norm.sf(near, scale=scale) - norm.sf(far, scale=scale)
-    b = scale / np.sqrt(2)
-    return gaussian if density == "gaussian" else (gaussian + laplace.sf(near, scale=b) - laplace.sf(far, scale=b)) / 2
 
 
 def expected_bits(pmf, values, table):
@@ -104,10 +97,10 @@ def test_half_laplace_equals_scipy(scale):
     values = cdf.half_laplace(scale, 3000)
     expected = laplace.cdf(np.arange(0.5, 3000), scale=scale / np.sqrt(2)) - 0.5
     np.testing.assert_allclose(values, expected, atol=1e-14, rtol=0)
-    h = cdf.half_laplace(scale, 1)[0]
-    tail = edge = 1 - 2 * h  # multiplied one by one, as Python's own floats are
-    for value in values[:50]:
-        assert value == pytest.approx(0.5 - 0.5 * tail, abs=1e-16)
+    with decimal.localcontext(decimal.Context(prec=60)):  # bit for bit what Python's own floats give
+        tail = edge = float((-decimal.Decimal("0.5").sqrt() / decimal.Decimal(float(scale))).exp())
+    for value in values:
+        assert value == 0.5 - 0.5 * tail
         tail *= edge * edge
 
 
@@ -123,7 +116,7 @@ def test_table(i, density, reach):
     assert np.abs(up - down).max() <= 1
     assert (np.diff(up) <= 1).all() and (np.diff(down) <= 1).all()
     values = np.arange(table.first, table.last + 1)
-    expected = np.maximum(2**24 * exact_pmf(density, values, scale), 1)
+    expected = np.maximum(2**24 * exact(density, values, 0, scale), 1)
     assert (np.abs(symbols - expected) <= 1 + 1e-4 * expected).all()
     with pytest.raises(ValueError):
         table.freq[0] = 2
@@ -134,7 +127,7 @@ def test_loss_is_small(density, loss, beyond):
     """Over the entropy of the exact density, everything included, in bits a symbol; and what escapes."""
     for scale, table in zip(cdf.SCALE_TABLE, cdf.y_tables(density)):
         values = np.arange(-int(25 * scale) - 20, int(25 * scale) + 21)
-        pmf = exact_pmf(density, values, scale)
+        pmf = exact(density, values, 0, scale)
         assert 0 < expected_bits(pmf, values, table) - entropy(pmf) < loss
         assert pmf[np.abs(values) > table.last].sum() < beyond
 

@@ -7,56 +7,44 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import pytest
 from PIL import Image
 
 from clic_jax import api, model, training
+from experiments import device
 from tests.conftest import photograph
 from tests.test_training import LEARNER
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture
-def compiled():
-    """The programs that XLA has been asked for since the test began, from the disk cache or anew: their seconds."""
-    seconds = []
-
-    def listen(event, duration, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            seconds.append(duration)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seconds
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
-def test_second_training_step(compiled):
+def test_second_training_step():
     mesh = training.make_mesh(jax.devices()[:1])
     step = training.make_streamed_step(LEARNER, mesh)
     state = training.replicate(mesh, training.new_state(LEARNER, model.init_params(LEARNER.model)))
     for seed in range(3):
         crops = np.random.default_rng(seed).integers(0, 256, (8, 64, 64, 3)).astype(np.uint8)
-        state, _ = step(state, training.shard_batch(mesh, crops))
-        assert bool(compiled) == (seed == 0)
-        compiled.clear()
+        with device.compilations() as found:
+            state, _ = step(state, training.shard_batch(mesh, crops))
+        assert bool(found.count) == (seed == 0)
 
 
-def test_next_picture_of_a_size(compiled, published_micro):
+def test_next_picture_of_a_size(published_micro):
     def there_and_back(height, width, seed, quality):
         data = api.compress(photograph(height, width, seed), model=published_micro, quality=quality)
         assert api.decompress(data, model=published_micro).shape == (height, width, 3)
 
     jax.clear_caches()  # of other tests' pictures of these sizes
-    for seed in range(3):  # several: the filter's last program runs only where it might pay
-        there_and_back(100, 180, seed, 93 if seed else 5)
-    assert compiled
-    compiled.clear()
-    there_and_back(100, 180, 3, 50)
-    there_and_back(128, 192, 4, 93)  # the same size when padded
-    assert not compiled
-    there_and_back(100, 200, 5, 50)
-    assert compiled
+    with device.compilations() as found:
+        for seed in range(3):  # several: the filter's last program runs only where it might pay
+            there_and_back(100, 180, seed, 5)
+    assert found.count
+    with device.compilations() as found:
+        there_and_back(100, 180, 3, 5)
+        there_and_back(128, 192, 4, 93)  # the same size when padded
+    assert not found.count
+    with device.compilations() as found:
+        there_and_back(100, 200, 5, 50)
+    assert found.count
 
 
 def test_second_run_of_the_command_line(published_micro, tmp_path):

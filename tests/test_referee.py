@@ -38,7 +38,7 @@ def test_committed_result():
 
 
 def test_photographs_are_no_longer_than_with_its_coder():
-    """Under the same Gaussian, coarse tables are kinder to outliers (0.6 %); our files use a density that has them."""
+    """Under the same Gaussian, coarse tables are kinder to outliers (0.8 %); our files use a density that has them."""
     photographs = committed()["bytes_of_photographs"]
     assert photographs["ours as in files"] <= min(photographs["default"], photographs["finest"])
 
