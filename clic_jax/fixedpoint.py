@@ -1,16 +1,17 @@
 """The entropy model's networks in integers: what decides a symbol or a table is the same on every machine.
 
 Float networks round differently with the batch, the fusion, the device; one scale that lands in the next table garbles
-a file. Here a trained network becomes int8 kernels, 14-bit activations and int32 sums, a pure function of its float
-parameters and of one exponent for each layer's output (measured when a model is published: `calibration`). Integer sums
-have no order, and int32 cannot overflow: `integer_layer` bounds every sum over all possible inputs.
+a file. Here a trained network becomes pairs of int8 kernels, 14-bit activations and int32 sums, a pure function of its
+float parameters and of one exponent for each layer's output (measured when a model is published: `calibration`).
+Integer sums have no order, and int32 cannot overflow: `integer_layer` bounds every sum over all possible inputs.
 
     value = integer * 2^-exponent      activations and features: |integer| <= 8128, the exponent of their layer
     y_hat and mean: in 1/64            log scale: in 1/256 of a step of the scale table
     scale of a model that predicts it as it is (`log_scale` False, the paper's): in 1/1024, then the nearest table
 
-An activation enters a convolution as 64 * high + low, two int8 maps: int8 products with int32 sums are what CPUs and
-accelerators do quickly.
+An activation enters a convolution as 64 * high + low, two int8 maps, and a kernel as one int8 kernel and what that left
+over, rounded to a second: int8 products with int32 sums are what CPUs and accelerators do quickly. Without the second
+kernel, files of smooth pictures were up to 3 % longer.
 """
 
 from typing import NamedTuple
@@ -32,6 +33,7 @@ SCALE_BITS = 10  # scales that are no logarithms are multiples of 2^-10: the fir
 SPLIT = 6  # an activation is 64 * high + low, both int8
 LIMIT = 127 << SPLIT  # the largest activation
 SUM_LIMIT = 2**30  # one bit of int32 is left for the rounding of `shift_right`
+DROP_MAX = 20  # of a rest so small that any scale would do
 LOG_STEP = (
     0.12305479932808386  # ln of the ratio of neighbours in the scale table: a literal, as logarithms differ by machine
 )
@@ -44,6 +46,8 @@ class Layer(NamedTuple):
     kernel: jax.Array  # int8 [k, k, in, out] or [in, out]
     bias: jax.Array  # int32 [out], in units of the sum
     shift: jax.Array  # int32 [out], right (left where negative) shift from the sum to the output unit
+    fine: jax.Array  # int8, as kernel: what rounding left of it
+    drop: jax.Array  # int32 [out], right shift from fine's sum to kernel's
 
 
 def integer_layer(kernel, bias, step_in, unit) -> Layer:
@@ -54,18 +58,26 @@ def integer_layer(kernel, bias, step_in, unit) -> Layer:
       bias: [out] float.
       step_in: [in] or scalar, value of one integer of the input (powers of two).
       unit: [out] or scalar int; the output's step is 2^-unit.
-    Each output channel gets the largest power-of-two scale at which its taps fit int8 and no input can overflow its
-    sum.
+    Each output channel of both kernels gets the largest power-of-two scale at which its taps fit int8 and no input can
+    overflow its sum.
     """
     kernel, bias = np.asarray(kernel, np.float64), np.asarray(bias, np.float64)
     kernel = kernel * np.broadcast_to(step_in, kernel.shape[-2])[:, None]
+    k, rounded, rounded_bias = _scaled(kernel, bias)
+    k_fine, fine, _ = _scaled(kernel - np.ldexp(rounded, -k), np.zeros_like(bias), k + DROP_MAX)
+    return Layer(np.int8(rounded), np.int32(rounded_bias), np.int32(k - unit), np.int8(fine), np.int32(k_fine - k))
+
+
+def _scaled(kernel, bias, most=np.inf):
+    """(k, kernel, bias) [out], [..., out], [out]: both in units of 2^-k, rounded, k at most `most`."""
     taps = tuple(range(kernel.ndim - 1))
     k = -np.frexp(np.maximum(np.abs(kernel).max(taps), 2.0**-24) / 127)[1]  # 2^k * largest <= 127, exactly
+    k = np.int32(np.minimum(k, most))
     while True:
         rounded, rounded_bias = np.round(np.ldexp(kernel, k)), np.round(np.ldexp(bias, k))
         over = np.abs(rounded).sum(taps) * LIMIT + np.abs(rounded_bias) >= SUM_LIMIT
         if not over.any():
-            return Layer(np.int8(rounded), np.int32(rounded_bias), np.int32(k - unit))
+            return k, rounded, rounded_bias
         k = k - over
 
 
@@ -77,8 +89,10 @@ def convolve(layer: Layer, x):
     x = jnp.clip(x, -LIMIT, LIMIT)
     high = (x + (1 << SPLIT - 1)) >> SPLIT
     low = x - (high << SPLIT)
-    total = (_sum(layer.kernel, high.astype(jnp.int8)) << SPLIT) + _sum(layer.kernel, low.astype(jnp.int8))
-    return shift_right(total + layer.bias, layer.shift)
+    both = jnp.concatenate([layer.kernel, layer.fine], -1)  # one product, as each costs compilation and memory traffic
+    total = (_sum(both, high.astype(jnp.int8)) << SPLIT) + _sum(both, low.astype(jnp.int8))
+    total, fine = jnp.split(total, 2, -1)
+    return shift_right(total + layer.bias + shift_right(fine, layer.drop), layer.shift)
 
 
 def _sum(kernel, x):

@@ -34,28 +34,51 @@ def test_convolution_is_the_integer_sum(kernel_side):
     shape = (5, 4) if kernel_side == 1 else (kernel_side, kernel_side, 5, 4)
     layer = fixedpoint.integer_layer(rng.normal(size=shape), rng.normal(size=4), 0.25, np.array([3, 3, 0, 8]))
     x = rng.choice([-9000, -8128, -64, -33, -1, 0, 31, 32, 8128, 9000], (2, 6, 7, 5))
-    kernel = np.int64(layer.kernel).reshape(kernel_side, kernel_side, 5, 4)
     pad = kernel_side // 2
     wide = np.pad(np.clip(x, -8128, 8128), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    total = np.zeros((2, 6, 7, 4), np.int64) + np.int64(layer.bias)
-    for i in range(kernel_side):
-        for j in range(kernel_side):
-            total += wide[:, i : i + 6, j : j + 7] @ kernel[i, j]
+
+    def summed(kernel):
+        kernel = np.int64(kernel).reshape(kernel_side, kernel_side, 5, 4)
+        taps = [wide[:, i : i + 6, j : j + 7] @ kernel[i, j] for i in range(kernel_side) for j in range(kernel_side)]
+        return sum(taps)
+
+    def shifted(total, shift):
+        right = np.where(shift > 0, (total + (1 << np.maximum(shift, 1) >> 1)) >> np.maximum(shift, 0), total)
+        return right << np.maximum(-shift, 0)
+
+    total = summed(layer.kernel) + np.int64(layer.bias) + shifted(summed(layer.fine), np.int64(layer.drop))
     assert np.abs(total).max() < 2**31
-    shift = np.int64(layer.shift)
-    expected = np.where(shift > 0, (total + (1 << np.maximum(shift, 1) >> 1)) >> np.maximum(shift, 0), total)
-    expected = expected << np.maximum(-shift, 0)
+    expected = shifted(total, np.int64(layer.shift))
     np.testing.assert_array_equal(fixedpoint.convolve(layer, jnp.int32(x)), expected)
 
 
 def test_no_input_can_overflow():
     """A layer with thousands of taps gives up precision instead of range: the bound holds for the worst input."""
     kernel = np.full((5, 5, 400, 2), 1.0)
+    kernel[::2] += 0.37  # leaves a rest for the second kernel
     layer = fixedpoint.integer_layer(kernel, np.zeros(2), 1.0, 0)
-    assert np.abs(np.int64(layer.kernel)).sum((0, 1, 2)).max() * fixedpoint.LIMIT < fixedpoint.SUM_LIMIT
+    for rounded in (layer.kernel, layer.fine):
+        assert np.any(rounded) and np.abs(np.int64(rounded)).sum((0, 1, 2)).max() * fixedpoint.LIMIT < 2**30
+    assert layer.drop.min() > 0  # so that the sum of both stays below 2^31
     worst = jnp.full((1, 5, 5, 400), fixedpoint.LIMIT, jnp.int32)
     middle = int(fixedpoint.convolve(layer, worst)[0, 2, 2, 0])
-    assert middle == pytest.approx(25 * 400 * fixedpoint.LIMIT, rel=0.02)
+    assert middle == pytest.approx(kernel[..., 0].sum() * fixedpoint.LIMIT, rel=0.002)
+
+
+@pytest.mark.parametrize("shape", [(48, 8), (3, 3, 32, 8)])
+def test_two_kernels_hold_14_bits(shape):
+    """Taps of very different sizes in one channel: the error of a tap is below 2^-14 of the largest."""
+    kernel = np.random.default_rng(0).standard_cauchy(shape)
+    layer = fixedpoint.integer_layer(kernel, np.zeros(8), 1.0, 0)
+    found = np.ldexp(layer.kernel + np.ldexp(np.float64(layer.fine), -layer.drop), -layer.shift)
+    taps = tuple(range(kernel.ndim - 1))
+    assert (np.abs(found - kernel).max(taps) < np.abs(kernel).max(taps) / 2**14).all()
+
+
+def test_a_layer_of_zeros():
+    layer = fixedpoint.integer_layer(np.zeros((3, 3, 2, 4)), np.arange(4.0), 1.0, 8)
+    out = fixedpoint.convolve(layer, jnp.full((1, 4, 4, 2), fixedpoint.LIMIT, jnp.int32))
+    np.testing.assert_array_equal(out, np.broadcast_to(np.arange(4) * 256, (1, 4, 4, 4)))
 
 
 def test_activation_table():
@@ -154,4 +177,4 @@ def test_dead_taps_stay_dead(pair):
     """The checkerboard's unused taps are zero in the integer kernels, too."""
     for stack in pair[4].spatial:
         for layer in stack.layers:
-            assert not np.asarray(layer.kernel)[~TAPS].any()
+            assert not np.asarray(layer.kernel)[~TAPS].any() and not np.asarray(layer.fine)[~TAPS].any()
