@@ -74,7 +74,7 @@ class Codec:
         coded = []
 
         def code(k, colour, mean, raw, gain):
-            q, index, y_hat = quantise(halves[k][colour], mean, raw, gain)
+            q, index, y_hat = quantise(self._c, halves[k][colour], mean, raw, gain)
             coded.append((q, index))
             return y_hat
 

@@ -64,6 +64,7 @@ class ModelConfig:
     spatial_ratios: tuple[float, ...] = (1.5, 1.5, 2.0)  # widths of the masked 5x5 convolutions, in multiples of g
     parameter_widths: tuple[int, ...] = (640, 512)  # hidden widths of the 1x1 network that ends in (mean, scale)
     density: str = "gaussian"  # of y given both: "gaussian" (the paper's) or "mixed" (half Laplace: heavier tails)
+    rdoq: float = 0.0  # bits that an error of one squared step counts when y is rounded to what is cheaper; 0: nearest
     log_scale: bool = False  # that network's scale is a logarithm, offset by the gain, instead of the scale itself
 
     # GuidedPQF: per channel of y_hat, a correction spanned by pqf_basis maps whose coefficients are sent
@@ -86,8 +87,9 @@ class ModelConfig:
         return len(self.lmbdas) > 1
 
     def continues(self, other: "ModelConfig") -> bool:
-        """True where training may go on from `other`'s parameters: at most operating points and y's density differ."""
-        alike = dataclasses.replace(other, lmbdas=self.lmbdas, density=self.density)
+        """True where training may go on from `other`'s parameters: at most operating points, y's density and its
+        rounding differ."""
+        alike = dataclasses.replace(other, lmbdas=self.lmbdas, density=self.density, rdoq=self.rdoq)
         return alike == self and len(other.lmbdas) == len(self.lmbdas)
 
     def __post_init__(self):
@@ -114,6 +116,8 @@ class ModelConfig:
         for name in ("hyper_layers", "hyper_decoder_layers"):
             if math.prod(stride for _, stride in getattr(self, name)) != 4:
                 raise ConfigError(f"model.{name}: the strides must multiply to 4, that of z over that of y")
+        if self.rdoq < 0:
+            raise ConfigError(f"model.rdoq must be 0 (nearest) or positive, not {self.rdoq:g}")
         allowed = {
             "activation": ("gelu", "leaky_relu"),
             "pqf": ("joint", "auxiliary", "none"),
@@ -213,6 +217,7 @@ TINY = Config(
         spatial_ratios=(0.5,),
         parameter_widths=(128,),
         density="mixed",
+        rdoq=30.0,
         log_scale=True,
         pqf="auxiliary",
         pqf_slices=1,

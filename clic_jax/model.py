@@ -20,8 +20,8 @@ from clic_jax import pqf
 from clic_jax.checkerboard import split
 from clic_jax.config import ModelConfig
 from clic_jax.context import ContextModel, code_slices, gaussian_scale
-from clic_jax.entropy import FactorizedPrior, bits, logit_likelihood, y_bits
-from clic_jax.quantize import round_ste, uniform_noise
+from clic_jax.entropy import FactorizedPrior, bits, logit_likelihood, nearest_or_cheaper, y_bits
+from clic_jax.quantize import uniform_noise
 from clic_jax.transforms import Analysis, HyperAnalysis, HyperSynthesis, Synthesis
 
 
@@ -91,7 +91,9 @@ class CLIC(nn.Module):
         def code(k, colour, mean, raw):
             value = halves[k][colour]
             scale = gaussian_scale(c, raw, gain_of[k])
-            y_hat = round_ste(value - mean) + mean
+            residual = value - mean
+            q = nearest_or_cheaper(c.density, *lax.stop_gradient((residual, scale)), c.rdoq)
+            y_hat = residual + lax.stop_gradient(q - residual) + mean
             rated = y_hat if noise is None else value + noise[k][colour]
             spent.append(y_bits(c.density, rated, mean, scale).sum((1, 2, 3)))
             means.append(mean)

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from clic_jax import pqf
-from clic_jax.cdf import VALUE_MAX, VALUE_MIN
+from clic_jax.cdf import SCALE_TABLE, VALUE_MAX, VALUE_MIN
 from clic_jax.checkerboard import merge, split
 from clic_jax.config import ModelConfig
 from clic_jax.context import anchor_step, other_step
+from clic_jax.entropy import nearest_or_cheaper
 from clic_jax.fixedpoint import Y_BITS, FixedContext, scale_index
 from clic_jax.model import CLIC, slices
 
@@ -107,12 +108,13 @@ def _maps(model, params, y_hat):
     return pqf.orthonormal(jnp.concatenate(model.apply({"params": params}, method=parts), -2))
 
 
-@jax.jit
-def quantise(y, mean, raw, gain):
+@functools.partial(jax.jit, static_argnums=0)
+def quantise(config, y, mean, raw, gain):
     """One half's y float32 about its mean -> (symbols, table index uint8, y_hat in 1/64): what the encoder does."""
-    q = jnp.round(y - mean.astype(jnp.float32) * 2.0**-Y_BITS)
+    index, residual = table_index(raw, gain), y - mean.astype(jnp.float32) * 2.0**-Y_BITS
+    q = nearest_or_cheaper(config.density, residual, jnp.asarray(SCALE_TABLE, jnp.float32)[index], config.rdoq)
     q = jnp.clip(q, VALUE_MIN, VALUE_MAX).astype(jnp.int32)
-    return q, table_index(raw, gain), dequantise(q, mean)
+    return q, index, dequantise(q, mean)
 
 
 @jax.jit

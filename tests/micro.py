@@ -47,6 +47,7 @@ MICRO_PAPER = dataclasses.replace(
         channel_support="first_and_previous",
         spatial_ratios=(1.5, 1.5, 2.0),
         density="gaussian",
+        rdoq=0.0,
         log_scale=False,
         pqf="joint",
         pqf_slices=3,

@@ -112,6 +112,25 @@ def integers(n, median):
     return (np.arange(-n, n + 1, dtype=np.float32)[:, None, None, None] + median).astype(np.float32)
 
 
+@pytest.mark.parametrize("density", DENSITIES)
+def test_nearest_or_cheaper_minimises_the_cost(density):
+    """Against a loop over the two candidates with SciPy's bits; without a price on errors it rounds to the nearest."""
+    rng, energy = np.random.default_rng(0), 20.0
+    residual = np.float32(rng.laplace(scale=2, size=400))
+    scale = np.float32(np.exp(rng.uniform(np.log(0.12), np.log(8), 400)))
+    found, changed = np.asarray(entropy.nearest_or_cheaper(density, residual, scale, energy)), 0
+    for r, s, q in zip(residual.astype(np.float64), scale.astype(np.float64), found):
+        nearest = np.round(r)
+        costs = {}
+        for candidate in (nearest, nearest - np.sign(nearest)):
+            bits = -np.log2(max(exact(density, candidate, 0.0, s), entropy.LIKELIHOOD_MIN))
+            costs[candidate] = bits + energy * (r - candidate) ** 2
+        assert costs[q] <= min(costs.values()) + 1e-3
+        changed += q != nearest
+    assert 20 < changed < 200
+    np.testing.assert_array_equal(entropy.nearest_or_cheaper(density, residual, scale, 0.0), np.round(residual))
+
+
 def test_factorized_prior_sums_to_one(prior):
     params, likelihood, _ = prior
     for offset in (np.zeros(4, np.float32), params["median"]):
