@@ -9,6 +9,7 @@ Importing this module does not import JAX: `clic-jax info` is quick.
 
 import functools
 import os
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ def compress(
     model: str | os.PathLike | None = None,
     metadata: bool = True,
     tile: int = tiles.DEFAULT,
+    refine: int = 0,
+    watch: Callable[[range], Iterable] = iter,
 ) -> bytes:
     """The .clic file of a picture.
 
@@ -51,14 +54,16 @@ def compress(
       model: a name of `installed()` or a published folder; by default clic-tiny, or else the first that is installed.
       metadata: whether to keep EXIF data. The ICC profile, without which colours are wrong, is always kept.
       tile: larger pictures are transformed in overlapping tiles of at most this side, a multiple of 64 pixels from 256.
-    Raises: QualityError, TileError, ImageError, NoModel, CheckpointError; all are `clic_jax.errors.UserError`.
+      refine: steps of a search for better latents, some 0.5 us a pixel and step: slower encoding, smaller files.
+      watch: wraps the range of these steps, as `tqdm.tqdm` does, to show progress.
+    Raises: QualityError, TileError, RefineError, ImageError, NoModel, CheckpointError; all `clic_jax.errors.UserError`.
     """
     from clic_jax import coding
 
     hundredths, tile = coding.check_quality(quality), tiles.check(tile)
     picture = pictures.read(image_or_path)
     codec = open_model(model)
-    coded, _ = codec.encode(picture.rgb, hundredths, tile=tile)
+    coded, _ = codec.encode(picture.rgb, hundredths, tile=tile, refine=refine, watch=watch)
     height, width = picture.rgb.shape[:2]
     header = Header(
         width=width,

@@ -9,6 +9,8 @@ from them is float32 and may differ in the last bit of a pixel now and then. Mem
 """
 
 import functools
+import itertools
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -20,6 +22,7 @@ from clic_jax.coder import Decoder, Encoder
 from clic_jax.config import Config
 from clic_jax.container import Desync, checksum
 from clic_jax.context import code_slices
+from clic_jax.errors import UserError
 from clic_jax.initialization import STEP_AT_UNIT_LMBDA
 from clic_jax.model import reference_lmbda
 from clic_jax.programs import Programs, corrected, dequantise, fitted, joined, quantise, table_index
@@ -34,6 +37,10 @@ FIELD_BITS = 16  # that the filter takes in the header
 # lmbda from which an encoder does not try a filter that was trained beside the model ("auxiliary"). From quality 40 of
 # `tiny` on, the last at which it is tried, it gained 0.01 % of the rate at most, and trying it takes 60 % of encoding.
 PQF_LMBDA_MAX = 0.0066
+
+
+class RefineError(UserError):
+    """A search for better latents that cannot be."""
 
 
 class Coded(NamedTuple):
@@ -63,15 +70,41 @@ class Codec:
         self._programs = Programs(self._c, self.params, data["exponents"])
         self._prior, self._tables = coding.stored_tables(data), y_tables(self._c.density)
 
-    def encode(self, x: np.ndarray, hundredths: int, *, tile: int = tiles.DEFAULT) -> tuple[Coded, Latents]:
+    def encode(
+        self,
+        x: np.ndarray,
+        hundredths: int,
+        *,
+        tile: int = tiles.DEFAULT,
+        refine: int = 0,
+        watch: Callable[[range], Iterable] = iter,
+    ) -> tuple[Coded, Latents]:
         """Codes x uint8 [H, W, 3] at a quality in hundredths: (what a file holds, what `show` makes a picture of).
 
-        tile: largest side in pixels of what g_a and g_s see at once (`tiles.check`); memory grows with its square.
+        Args:
+          tile: largest side in pixels of what g_a and g_s see at once (`tiles.check`); memory grows with its square.
+          refine: steps of the search for better latents (`clic_jax.refinement`), which are kept where the cost falls.
+          watch: wraps the range of all steps of the search, to show progress.
+        Raises: RefineError.
         """
+        self.check_refine(refine)
         lmbda, padded = self._lmbda(hundredths), images.pad_to_multiple(x, STRIDE)
         y = self._transform(padded, lmbda, tile)
-        halves, z = self._programs.hyper(y)
-        coded = []
+        plain = self._encode(x, *self._programs.hyper(y), hundredths, tile)
+        if not refine:
+            return plain
+        better = self._encode(x, *self._refined(padded, x.shape, y, lmbda, tile, refine, watch), hundredths, tile)
+
+        def cost(found):
+            coded, latents = found
+            error = metrics.squared_error(x, self.show(latents, *x.shape[:2], tile=tile))
+            return 8 * len(coded.stream) + float(lmbda[0]) * error / 3
+
+        return min(plain, better, key=cost)
+
+    def _encode(self, x, halves, z, hundredths: int, tile: int) -> tuple[Coded, Latents]:
+        """As `encode`, from y in halves and z int32."""
+        lmbda, coded = self._lmbda(hundredths), []
 
         def code(k, colour, mean, raw, gain):
             q, index, y_hat = quantise(self._c, halves[k][colour], mean, raw, gain)
@@ -117,6 +150,13 @@ class Codec:
             y_hat = corrected(y_hat, maps, _coefficients(q, maps))
         return Latents(y_hat, z, self._lmbda(hundredths))
 
+    def check_refine(self, steps: int):
+        """Raises: RefineError for a negative number of steps, or if this model was not trained for squared error."""
+        if steps < 0:
+            raise RefineError(f"refine {steps} must be a number of steps, 0 for none")
+        if steps and self.config.train.metric != "mse":
+            raise RefineError(f"refine lowers squared error, but this model was trained for {self.config.train.metric}")
+
     def compile_show(self, height: int, width: int, *, tile: int = tiles.DEFAULT):
         """Compiles what `show` runs for that size: as long as all that `read` compiles, so worth a thread beside it."""
         shape = self._z_shape(height, width)
@@ -143,6 +183,24 @@ class Codec:
             return np.asarray(self._programs.transform(x, lmbda))[0]
 
         return jax.device_put(tiles.run(part, *padded.shape[:2], tile, stride=Y_STRIDE)[None])
+
+    def _refined(self, padded, shape, y, lmbda, tile: int, count: int, watch):
+        """(halves, z) after the search, tile by tile; each writes where it weighs more than its neighbours."""
+        y, z = np.array(y), np.array(self._programs.unrounded_z(y))
+        weight = np.zeros(padded.shape[:2], np.float32)
+        weight[: shape[0], : shape[1]] = 1
+        spans = list(tiles.grid(*weight.shape, tile))
+        steps = iter(watch(range(count * len(spans))))
+        for pair in spans:
+            here = tuple(slice(s.start, s.stop) for s in pair)
+            inside = (_at_stride(*pair), _at_stride(*pair, STRIDE))
+            x, some = padded[None, *here], itertools.islice(steps, count)
+            found = self._programs.refined(y[inside[0]], z[inside[1]], x, weight[here], lmbda, some, count)
+            for whole, at, part, stride in zip((y, z), inside, found, (Y_STRIDE, STRIDE)):
+                own = np.ix_(*(s.weight.reshape(-1, stride).mean(1) >= 0.5 for s in pair))
+                whole[at][0][own] = np.asarray(part)[0][own]
+        next(steps, None)  # or a progress bar would not know that it is complete
+        return self._programs.hyper(jax.device_put(y), jax.device_put(z))
 
     def _lmbda(self, hundredths: int):
         return np.full(1, coding.quality_lmbda(self._c, hundredths), np.float32)
@@ -188,9 +246,9 @@ class Codec:
         return np.tile(np.arange(shape[-1]), shape[1] * shape[2])
 
 
-def _at_stride(rows, columns):
-    """The index of a tile in latents."""
-    return (slice(None), *(slice(s.start // Y_STRIDE, s.stop // Y_STRIDE) for s in (rows, columns)))
+def _at_stride(rows, columns, stride=Y_STRIDE):
+    """The index of a tile in y, or in z."""
+    return (slice(None), *(slice(s.start // stride, s.stop // stride) for s in (rows, columns)))
 
 
 def _check(symbols) -> int:

@@ -41,9 +41,19 @@ class Programs:
         """x uint8 [1, H, W, 3], a picture or a tile of it -> y float32 [1, H/16, W/16, M] in quantisation steps."""
         return _transform(self._model, self._params, x, lmbda)
 
-    def hyper(self, y):
-        """y -> (its halves, a list of slices of pairs [1, h, w/2, g]; z int32)."""
-        return _hyper(self._model, self._params, y)
+    def hyper(self, y, z=None):
+        """y -> (its halves, a list of slices of pairs [1, h, w/2, g]; z int32, rounded from h_a's or the given one)."""
+        return _hyper(self._model, self._params, y, z)
+
+    def unrounded_z(self, y):
+        """y -> z float32."""
+        return _unrounded_z(self._model, self._params, y)
+
+    def refined(self, y, z, x, weight, lmbda, steps, count: int):
+        """As `refinement.refine`."""
+        from clic_jax.refinement import refine  # here, as it takes optax, which else no codec needs
+
+        return refine(self._model, self._params, y, z, x, weight, lmbda, steps, count)
 
     def feature(self, z):
         """z int32 -> the latent feature for g_s, float32, or None."""
@@ -78,9 +88,14 @@ def _transform(model, params, x, lmbda):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _hyper(model, params, y):
-    z = jnp.round(model.apply({"params": params}, y, method=CLIC.hyper_analyse))
+def _hyper(model, params, y, z):
+    z = jnp.round(_unrounded_z(model, params, y) if z is None else z)
     return [split(s) for s in slices(y, model.config.groups)], jnp.clip(z, VALUE_MIN, VALUE_MAX).astype(jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _unrounded_z(model, params, y):
+    return model.apply({"params": params}, y, method=CLIC.hyper_analyse)
 
 
 @functools.partial(jax.jit, static_argnums=0)

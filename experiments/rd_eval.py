@@ -46,6 +46,8 @@ def parse(argv=None) -> argparse.Namespace:
         nargs="+",
         help="of each model (1 to 100) and codec (its own scale) instead of theirs",
     )
+    text = "of models, steps of the encoder's search for better latents (NAME-refineSTEPS.json)"
+    parser.add_argument("--refine", type=int, default=0, metavar="STEPS", help=text)
     parser.add_argument("--metric", default="psnr,ms-ssim", help="comma-separated, of psnr,ms-ssim")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for NAME.json")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes for the classical codecs")
@@ -67,6 +69,8 @@ def chosen(args) -> tuple[list[str], list[str]]:
     names = None if args.codecs is None else list(filter(None, (part.strip() for part in args.codecs.split(","))))
     if args.estimate and names:
         raise ArgumentsError("--estimate is of models: leave --codecs out")
+    if args.estimate and args.refine:
+        raise ArgumentsError("--refine changes files, --estimate writes none: leave one of them out")
     models = list(args.model or ())
     if args.model is None and not names:
         models = [installed.DEFAULT_MODEL]
@@ -87,7 +91,7 @@ def subjects(models: list[str], names: list[str], args) -> tuple[list[rd_points.
         except codecs.MissingCodec as error:
             missing += 1
             complain(error)
-    found += [rd_points.of_model(model, args.qualities, args.estimate) for model in models]
+    found += [rd_points.of_model(model, args.qualities, args.estimate, args.refine) for model in models]
     files = [rd_results.file_name(subject) for subject in found]
     if twice := sorted({name for name in files if files.count(name) > 1}):
         raise ArgumentsError(f"two models would both be {twice[0]}.json: give them different folder names, or --out")

@@ -61,10 +61,12 @@ def classical(name: str, qualities=None) -> Subject:
     return Subject(codec.label, name, codec.description, qualities, {"encoder": codec.version()}, code)
 
 
-def of_model(name_or_path: str, qualities=None, estimate: bool = False) -> Subject:
+def of_model(name_or_path: str, qualities=None, estimate: bool = False, refine: int = 0) -> Subject:
     """The subject of a published model: its .clic files, or with `estimate` the bits that the float model counts.
 
-    Raises: NoModel, CheckpointError; UserError for a model with one rate only; QualityError.
+    refine: steps of the encoder's search for better latents, told in the name.
+
+    Raises: NoModel, CheckpointError; UserError for a model with one rate only; QualityError; RefineError.
     """
     config, params, model_id = published.load_published(name_or_path)
     if not config.model.variable_rate:
@@ -79,9 +81,12 @@ def of_model(name_or_path: str, qualities=None, estimate: bool = False) -> Subje
         return Subject(
             f"{name} (estimate)", name, "bits counted by the model, no files", qualities, versions, code, model_id, True
         )
-    api.open_model(name_or_path)  # complains here of a model that cannot write files
-    code = functools.partial(_code_files, name_or_path, set())
-    return Subject(name, name, f"{config.name} in .clic files", qualities, versions, code, model_id)
+    api.open_model(name_or_path).check_refine(refine)  # complains here of a model that cannot write files
+    code = functools.partial(_code_files, name_or_path, refine, set())
+    label, codec, how = name, name, f"{config.name} in .clic files"
+    if refine:
+        label, codec, how = f"{name}, refined", f"{name}-refine{refine}", f"{how}, latents refined in {refine} steps"
+    return Subject(label, codec, how, qualities, versions, code, model_id)
 
 
 def measure(subject: Subject, folder: Path, name: str, quality: float, wanted: tuple[str, ...]) -> dict:
@@ -139,13 +144,14 @@ def _code_classical(name: str, x: np.ndarray, quality: float) -> Coded:
     return _timed(lambda: codec.encode(x, quality), codec.decode)
 
 
-def _code_files(model: str, seen: set, x: np.ndarray, quality: float) -> Coded:
+def _code_files(model: str, refine: int, seen: set, x: np.ndarray, quality: float) -> Coded:
     """Through a .clic file in memory. `seen`: shapes that are compiled; a new one is coded once untimed."""
     if x.shape not in seen:
-        api.decompress(api.compress(x, quality=quality, model=model), model=model, max_pixels=None)
+        once = api.compress(x, quality=quality, model=model, refine=min(refine, 1))
+        api.decompress(once, model=model, max_pixels=None)
         seen.add(x.shape)
     return _timed(
-        lambda: api.compress(x, quality=quality, model=model),
+        lambda: api.compress(x, quality=quality, model=model, refine=refine),
         lambda data: api.decompress(data, model=model, max_pixels=None),
     )
 

@@ -74,6 +74,18 @@ def test_classical_codecs(photographs, tmp_path):
         assert result["results"]["ms-ssim-rgb-db"] == pytest.approx(decibels)
 
 
+def test_a_refined_model(photographs, published_micro, tmp_path):
+    """Files of their own name and encoder's effort, beside those of the same model without it."""
+    common = ("--data", photographs["folder"], "--model", published_micro, "--qualities", 50, "--metric", "psnr")
+    assert run(*common, "--out", tmp_path) == run(*common, "--refine", 5, "--out", tmp_path) == 0
+    plain, refined = (json.loads((tmp_path / f"micro{end}.json").read_text()) for end in ("", "-refine5"))
+    assert refined["name"] == "micro, refined" and "refined in 5 steps" in refined["description"]
+    assert refined["model_id"] == plain["model_id"]
+    for row, other in zip(refined["per_image"], plain["per_image"]):
+        data = clic_jax.compress(photographs[row["name"]], model=published_micro, refine=5)
+        assert row["bytes"] == len(data) and (row["bytes"], row["psnr-rgb"]) != (other["bytes"], other["psnr-rgb"])
+
+
 def test_a_model_from_files_and_estimated(photographs, published_micro, tmp_path):
     """A rate is the length of a .clic file; an estimate says so, in a file of its own, and is near."""
     common = ("--data", photographs["folder"], "--model", published_micro, "--qualities", 50, "--out", tmp_path)

@@ -141,6 +141,8 @@ def test_codec_that_refuses_an_image(folder, capsys):
         (("--codecs", "", "--qualities", "101"), "101"),
         (("--model", "nothing"), "no model 'nothing'"),
         (("--estimate", "--codecs", "jpeg"), "--estimate is of models"),
+        (("--estimate", "--refine", "9"), "--refine changes files"),
+        (("--refine", "-9"), "refine -9 must be a number of steps"),
         (("--model", "clic-tiny", "clic-tiny"), "both be clic-tiny.json"),
     ],
 )
