@@ -20,8 +20,8 @@ from clic_jax.context import code_slices, gaussian_scale
 from clic_jax.entropy import bits, logit_likelihood, y_bits
 from clic_jax.model import CLIC, slices
 
-RATE = 0.02  # of Adam, in quantisation steps; it falls to 0 linearly
-HOT, COLD = 0.4, 0.1  # temperatures at the start and the end, between which they fall geometrically
+RATE = 0.015  # of Adam, in quantisation steps; it falls to 0 linearly
+HOT, COLD = 0.4, 0.2  # temperatures at the start and the end, between which they fall geometrically
 EDGE = 1e-4  # a value this near to a step has its odds cut off
 
 
