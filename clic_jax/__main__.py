@@ -49,7 +49,7 @@ def _parser() -> Parser:
     sub.add_argument("--strip", action="store_true", help="leave EXIF data out (place, time, camera)")
     text = "search for better latents: slower, smaller files; 100 steps are a good many; 0 by default"
     sub.add_argument("--refine", type=int, default=0, metavar="STEPS", help=text)
-    _add_tile(sub)
+    _add_tile_and_jobs(sub)
 
     text = "Files to pictures, IN.png by default, which is then not overwritten: it may be the original."
     sub = command("decompress", _decompress, text)
@@ -59,7 +59,7 @@ def _parser() -> Parser:
     sub.add_argument("--model", help=f"{model}the installed one that the file names")
     text = "refuse larger pictures; %(default)s by default"
     sub.add_argument("--max-pixels", type=int, default=container.MAX_PIXELS, metavar="N", help=text)
-    _add_tile(sub)
+    _add_tile_and_jobs(sub)
 
     sub = command("info", _info, "What a .clic file says about itself.")
     sub.add_argument("inputs", nargs=1, metavar="FILE", help="a .clic file; - for standard input")
@@ -69,11 +69,19 @@ def _parser() -> Parser:
     return parser
 
 
-def _add_tile(parser):
+def _add_tile_and_jobs(parser):
     text = (
         "largest side of what is transformed at once, a multiple of 64; less memory if smaller; %(default)s by default"
     )
     parser.add_argument("--tile", type=int, default=tiles.DEFAULT, metavar="PIXELS", help=text)
+    text = "processes that share the files and the processors, each with its own memory; 1 by default"
+    parser.add_argument("--jobs", type=_count, default=1, metavar="N", help=text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes, 1 or more")
+    return int(text)
 
 
 def _compress(args) -> int:
@@ -84,17 +92,17 @@ def _compress(args) -> int:
 
     coding.check_quality(args.quality)
     api.open_model(args.model).check_refine(args.refine)
+    return _batch(args.inputs, functools.partial(_compress_one, args, targets), args.jobs)
+
+
+def _compress_one(args, targets, name, source):
     from tqdm import tqdm
 
-    watch = functools.partial(tqdm, unit="step", disable=None, leave=False)
-
-    def work(name, source):
-        _check_target(args, targets[name])
-        options = {"quality": args.quality, "model": args.model, "metadata": not args.strip, "tile": args.tile}
-        data = api.compress(source, **options, refine=args.refine, watch=watch)
-        _write(args, targets[name], data)
-
-    return _batch(args.inputs, work)
+    _check_target(args, targets[name])
+    options = {"quality": args.quality, "model": args.model, "metadata": not args.strip, "tile": args.tile}
+    # one bar for the steps of a picture, unless several pictures would fight for the line
+    watch = iter if args.jobs > 1 else functools.partial(tqdm, unit="step", disable=None, leave=False)
+    _write(args, targets[name], api.compress(source, **options, refine=args.refine, watch=watch))
 
 
 def _decompress(args) -> int:
@@ -104,17 +112,17 @@ def _decompress(args) -> int:
     _set_up()
     if args.model is not None:
         api.open_model(args.model)  # one error, not one a file
+    return _batch(args.inputs, functools.partial(_decompress_one, args, targets, kind), args.jobs)
 
-    def work(name, source):
-        target = targets[name]
-        _check_target(args, target)
-        if args.output is None and target != "-" and os.path.exists(target):
-            raise UserError(f"{target} exists, perhaps as the original: to replace it, name it with -o")
-        data = source.read() if name == "-" else Path(source).read_bytes()
-        image = api.decompress_image(data, model=args.model, max_pixels=args.max_pixels, tile=args.tile)
-        _write(args, target, pictures.encoded(image, kind))
 
-    return _batch(args.inputs, work)
+def _decompress_one(args, targets, kind, name, source):
+    target = targets[name]
+    _check_target(args, target)
+    if args.output is None and target != "-" and os.path.exists(target):
+        raise UserError(f"{target} exists, perhaps as the original: to replace it, name it with -o")
+    data = source.read() if name == "-" else Path(source).read_bytes()
+    image = api.decompress_image(data, model=args.model, max_pixels=args.max_pixels, tile=args.tile)
+    _write(args, target, pictures.encoded(image, kind))
 
 
 def _info(args) -> int:
@@ -198,17 +206,18 @@ def _write(args, target: str, data: bytes):
     files.write_atomically(target, data)
 
 
-def _batch(names: list[str], work) -> int:
+def _batch(names: list[str], work, jobs: int = 1) -> int:
     """cli.batch over files, of which - is standard input: work(name, path or open file)."""
+    opened = functools.partial(_opened, work)
+    return cli.batch(names, opened, NAME, pictures.ImageWarning, jobs=jobs, set_up=_set_up)
 
-    def opened(name):
-        if name != "-":
-            return work(name, name)
-        file = io.BytesIO(sys.stdin.buffer.read())
-        file.name = name
-        return work(name, file)
 
-    return cli.batch(names, opened, NAME, pictures.ImageWarning)
+def _opened(work, name):
+    if name != "-":
+        return work(name, name)
+    file = io.BytesIO(sys.stdin.buffer.read())
+    file.name = name
+    return work(name, file)
 
 
 if __name__ == "__main__":

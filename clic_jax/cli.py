@@ -1,9 +1,11 @@
 """What every command line here does with errors: a user's mistake is one line, a fault keeps its traceback."""
 
+import functools
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from clic_jax.errors import UserError
 
@@ -41,30 +43,75 @@ def _drop_output():
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def batch(names: Sequence[str], work: Callable[[str], None], command: str, warning: type[Warning]) -> int:
+def batch(
+    names: Sequence[str],
+    work: Callable[[str], None],
+    command: str,
+    warning: type[Warning],
+    *,
+    jobs: int = 1,
+    set_up: Callable[[], None] | None = None,
+) -> int:
     """Calls work(name) for the name of each file, whatever goes wrong with the others, with a progress bar.
 
     A user's mistake, a refusal of the system, and warnings of the category `warning` are one line each on standard
     error; other warnings are not shown. Returns the exit status: 0; 1 if some files failed; 2 if all did.
+
+    jobs: processes that share the files and the processors. Above 1, `work` and `set_up`, which each process calls
+        once, must be functions of a module, or `functools.partial` of one.
     """
     import tqdm  # here, since it takes as long to import as all else that `info` does
 
-    failed = 0
-    for name in tqdm.tqdm(names, unit="file", disable=None if len(names) > 1 else True):  # None: unless a terminal
-        lines = []
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", warning)
-            try:
-                work(name)
-            except BrokenPipeError:
-                raise
-            except (UserError, OSError) as error:
-                failed += 1
-                lines.append(f"{command}: error: {error_text(error, name)}")
-        found = (w.message for w in caught if issubclass(w.category, warning))
-        for line in [*(f"{command}: warning: {name}: {w}" for w in found), *lines]:
+    failed, one = 0, functools.partial(_one, work, command, warning)
+    found = map(one, names) if min(jobs, len(names)) < 2 else _in_processes(one, names, min(jobs, len(names)), set_up)
+    for error, lines in tqdm.tqdm(found, unit="file", total=len(names), disable=None if len(names) > 1 else True):
+        failed += error  # disable=None: unless standard error is a terminal
+        for line in lines:
             tqdm.tqdm.write(line, file=sys.stderr)
     return 0 if not failed else 1 if failed < len(names) else 2
+
+
+def _one(work, command: str, warning: type[Warning], name: str) -> tuple[bool, list[str]]:
+    """Whether work(name) failed, and the lines to show."""
+    error_lines = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", warning)
+        try:
+            work(name)
+        except BrokenPipeError:
+            raise
+        except (UserError, OSError) as error:
+            error_lines.append(f"{command}: error: {error_text(error, name)}")
+    found = (w.message for w in caught if issubclass(w.category, warning))
+    return bool(error_lines), [*(f"{command}: warning: {name}: {w}" for w in found), *error_lines]
+
+
+def _in_processes(function: Callable, items: Sequence, jobs: int, set_up) -> Iterator:
+    """function(item) of each, in order, from `jobs` processes. Raises: UserError if one of them is killed."""
+    from concurrent import futures
+    from multiprocessing import get_context
+
+    context = get_context("spawn")  # a fork of a process that has threads, as JAX has, can hang
+    counter = context.Value("i", 0)
+    pool = futures.ProcessPoolExecutor(jobs, context, _start_process, (counter, jobs, set_up))
+    try:
+        yield from pool.map(function, items)
+    except futures.BrokenExecutor:
+        raise UserError("a process ended before its time, perhaps for lack of memory: try fewer --jobs") from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_process(counter, jobs: int, set_up):
+    """Gives a process its share of the processors; Ctrl-C ends it at once, without a traceback of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with counter:
+        index, counter.value = counter.value, counter.value + 1
+    if hasattr(os, "sched_setaffinity"):
+        mine = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, mine[index % len(mine) :: jobs])
+    if set_up:
+        set_up()
 
 
 def error_text(error: Exception, name: str | None = None) -> str:

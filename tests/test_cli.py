@@ -1,8 +1,10 @@
 """The wrapper of the command lines: what a user did wrong is one line, what we did wrong is a traceback."""
 
 import errno
+import os
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -69,6 +71,35 @@ def test_a_name_of_its_own(capsys):
 
 def test_experiments_use_the_same():
     assert experiments_cli.run is cli.run
+
+
+def _die(name):
+    if name == "b":
+        os._exit(9)
+
+
+def test_a_process_that_is_killed_is_one_line(capsys):
+    """As by a system that runs out of memory."""
+    message = "tests.test_cli: error: a process ended before its time, perhaps for lack of memory: try fewer --jobs\n"
+
+    def main():
+        return cli.batch(["a", "b", "c"], _die, "x", UserWarning, jobs=2)
+
+    assert outcome(main, capsys) == (2, message)
+
+
+def _cores(name):
+    Path(name).write_text(" ".join(map(str, sorted(os.sched_getaffinity(0)))))
+    time.sleep(2)  # so that the other process takes the other file
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux can bind a process to processors")
+def test_processes_share_the_processors(tmp_path):
+    names = [str(tmp_path / name) for name in "ab"]
+    assert cli.batch(names, _cores, "x", UserWarning, jobs=2) == 0
+    found = [set(Path(name).read_text().split()) for name in names]
+    everything = {str(core) for core in os.sched_getaffinity(0)}
+    assert found[0] | found[1] == everything and (len(everything) == 1 or not found[0] & found[1])
 
 
 def test_interrupt(capsys):

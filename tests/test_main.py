@@ -81,6 +81,25 @@ def test_options(run, published_micro):
     assert container.unpack(Path("c.clic").read_bytes())[2].keys() == {container.Tag.EXIF}
 
 
+def test_several_processes(run, published_micro):
+    """The files of one process; what is wrong with one of them is a line, and the others are coded."""
+    for i in range(3):
+        save(f"{i}.png", photograph(40, 60, i))
+    Path("3.png").write_bytes(b"nonsense")
+    names, options = [f"{i}.png" for i in range(4)], ["--model", published_micro, "--jobs", 2]
+    status, out, lines = run("compress", *names, *options, "-o", "coded")
+    assert (status, out) == (1, b"") and len(lines) == 1 and lines[0].startswith("clic-jax: error: 3.png: ")
+    for i in range(3):
+        assert Path(f"coded/{i}.clic").read_bytes() == api.compress(photograph(40, 60, i), model=published_micro)
+    assert run("decompress", *(f"coded/{i}.clic" for i in range(3)), *options, "-o", "shown") == (0, b"", [])
+    for i in range(3):
+        coded = Path(f"coded/{i}.clic").read_bytes()
+        np.testing.assert_array_equal(Image.open(f"shown/{i}.png"), api.decompress(coded, model=published_micro))
+    for bad in ("0", "-1", "two"):
+        status, _, lines = run("compress", "0.png", "--jobs", bad)
+        assert status == 2 and f"'{bad}' is not a number of processes" in lines[-1]
+
+
 def test_output_folder(run, data):
     save("a.png")
     save("b.jpg")
