@@ -53,6 +53,19 @@ def y_bits(density: str, y, mean, scale):
     return bits(y_likelihood(density, y, mean, lower_bound(scale, SCALE_MIN)))
 
 
+def noisy_bits(density: str, noisy, mean, scale, q=None):
+    """Bits of y with uniform noise, elementwise: the differentiable stand-in for those of the rounded y.
+
+    q: whole steps that a file would hold. With them the value is their bits, and the scale learns from them, because
+        rounding to what is cheaper leaves more zeros than noise does; y and the mean still learn from the noise.
+    """
+    if q is None:
+        return y_bits(density, noisy, mean, scale)
+    real = y_bits(density, lax.stop_gradient(q), 0.0, scale)
+    proxy = y_bits(density, noisy, mean, lax.stop_gradient(scale))
+    return real + proxy - lax.stop_gradient(proxy)
+
+
 def nearest_or_cheaper(density: str, residual, scale, energy: float):
     """Whole steps for the residual y - mean, elementwise: the nearest, or the next one towards 0 where that pays.
 

@@ -20,7 +20,7 @@ from clic_jax import pqf
 from clic_jax.checkerboard import split
 from clic_jax.config import ModelConfig
 from clic_jax.context import ContextModel, code_slices, gaussian_scale
-from clic_jax.entropy import FactorizedPrior, bits, logit_likelihood, nearest_or_cheaper, y_bits
+from clic_jax.entropy import FactorizedPrior, bits, logit_likelihood, nearest_or_cheaper, noisy_bits, y_bits
 from clic_jax.quantize import uniform_noise
 from clic_jax.transforms import Analysis, HyperAnalysis, HyperSynthesis, Synthesis
 
@@ -94,8 +94,11 @@ class CLIC(nn.Module):
             residual = value - mean
             q = nearest_or_cheaper(c.density, *lax.stop_gradient((residual, scale)), c.rdoq)
             y_hat = residual + lax.stop_gradient(q - residual) + mean
-            rated = y_hat if noise is None else value + noise[k][colour]
-            spent.append(y_bits(c.density, rated, mean, scale).sum((1, 2, 3)))
+            if noise is None:
+                cost = y_bits(c.density, y_hat, mean, scale)
+            else:
+                cost = noisy_bits(c.density, value + noise[k][colour], mean, scale, q if c.rdoq else None)
+            spent.append(cost.sum((1, 2, 3)))
             means.append(mean)
             scales.append(scale)
             return y_hat

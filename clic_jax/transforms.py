@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from clic_jax import recompute
 from clic_jax.attention import ChannelGate, SpatialGate
 from clic_jax.checkerboard import anchor_mask
 from clic_jax.clustering import ClusterMixer
@@ -80,14 +81,13 @@ class Stage(nn.Module):
     @nn.compact
     def __call__(self, x):
         c = self.config
-        wrap = nn.remat if self.remat else lambda kind: kind
         for i in range(c.depths[self.index]):
             if c.blocks[self.index] == "conv":
-                block = wrap(ConvBlock)(c, self.dtype, name=f"block{i}")
+                block = ConvBlock(c, self.dtype, name=f"block{i}")
             else:
                 kind = CheckerboardBlock if i % 2 and c.checkerboard_blocks else ClusterBlock
-                block = wrap(kind)(c, c.heads[self.index], self.dtype, name=f"block{i}")
-            x = block(x)
+                block = kind(c, c.heads[self.index], self.dtype, name=f"block{i}")
+            x = recompute.block(block, x) if self.remat else block(x)
         return x
 
 
@@ -106,7 +106,8 @@ class Analysis(nn.Module):
         x = PatchStem(c.widths[0], c.stem_kernel, c.stem_stride, self.dtype, name="stem")(x)
         for i, width in enumerate(c.widths):
             if i:
-                x = PatchMerge(width, c.mlp_ratio, c.activation, c.linear_path, self.dtype, name=f"merge{i - 1}")(x)
+                merge = PatchMerge(width, c.mlp_ratio, c.activation, c.linear_path, self.dtype, name=f"merge{i - 1}")
+                x = recompute.block(merge, x) if self.remat else merge(x)
             x = Stage(c, i, self.dtype, self.remat, name=f"stage{i}")(x)
         return x.astype(jnp.float32)
 

@@ -113,6 +113,26 @@ def integers(n, median):
 
 
 @pytest.mark.parametrize("density", DENSITIES)
+def test_bits_with_noise_teach_the_scale_from_symbols(density):
+    """With symbols: their bits, the scale's gradient of those bits, y's and the mean's of the noisy ones."""
+    noisy, mean, scale, q = jnp.float32([0.8, -2.3, 0.1]), jnp.float32([0.1, 0.2, 0.3]), jnp.float32([0.3, 1, 4]), 1.0
+    at = functools.partial(entropy.noisy_bits, density)
+    np.testing.assert_allclose(at(noisy, mean, scale), -np.log2(exact(density, noisy, mean, scale)), rtol=1e-4)
+    np.testing.assert_allclose(at(noisy, mean, scale, q), -np.log2(exact(density, q, 0, scale)), rtol=1e-4)
+
+    def slope(kept, k):  # of the bits of `kept`, by central differences in argument k
+        h = 1e-4 * (np.arange(3) == k)
+        more, less = (-np.log2(exact(density, *(v + sign * d for v, d in zip(kept, h)))) for sign in (1, -1))
+        return (more - less) / 2e-4
+
+    found = jax.grad(lambda *args: at(*args, q).sum(), (0, 1, 2))(noisy, mean, scale)
+    values = [np.asarray(v, np.float64) for v in (noisy, mean, scale)]
+    for k, gradient in enumerate(found):
+        expected = slope((q, 0.0, values[2]) if k == 2 else values, k)
+        np.testing.assert_allclose(gradient, expected, rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("density", DENSITIES)
 def test_nearest_or_cheaper_minimises_the_cost(density):
     """Against a loop over the two candidates with SciPy's bits; without a price on errors it rounds to the nearest."""
     rng, energy = np.random.default_rng(0), 20.0
