@@ -150,11 +150,8 @@ class TrainConfig:
     ema: float = 0.999  # decay of the averaged parameters that are evaluated and published
     pca_start: bool = False  # start g_a and g_s as a transform codec (needs model.linear_path)
     dtype: str = "float32"  # compute type of g_a, g_s, h_a: "float32" or "bfloat16"; entropy models stay float32
-    # Compute the blocks of g_a and g_s anew in the backward pass instead of keeping what is inside them. At batch 4 of
-    # 256x256 a step then keeps 182 MiB instead of 568 (small), 1.4 GiB instead of 10.8 (paper), float32. On a CPU it
-    # only costs: XLA merges the two computations there again (small: 608 MiB of temporaries, not 566, and 7 % more CPU
-    # time a step). Not yet measured on an accelerator.
-    remat: bool = False
+    accumulate: int = 1  # parts of the batch computed one after another, for less memory; the mean gradient is applied
+    remat: bool = False  # for less memory, keep the inputs of the blocks of g_a and g_s and compute the rest anew
     steps_per_call: int = 1  # steps inside one compiled call: more for accelerators
     seed: int = 0
     log_every: int = 50  # steps between rows of metrics.jsonl
@@ -174,7 +171,7 @@ class TrainConfig:
             raise ConfigError(f"train.schedule must be 'cosine' or 'hold', not {self.schedule!r}")
         if self.dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"train.dtype must be 'float32' or 'bfloat16', not {self.dtype!r}")
-        for name in ("steps", "batch", "steps_per_call", "log_every", "save_every", "eval_every"):
+        for name in ("steps", "batch", "accumulate", "steps_per_call", "log_every", "save_every", "eval_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} must be at least 1, not {getattr(self, name)}")
 

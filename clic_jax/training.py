@@ -87,6 +87,26 @@ def loss_and_metrics(params, config: Config, x, lmbda, key):
     return loss, metrics
 
 
+def metrics_and_gradients(params, config: Config, x, lmbda, key):
+    """(metrics, gradients) of `loss_and_metrics`, averaged over `train.accumulate` parts of the batch in turn."""
+    n = config.train.accumulate
+
+    def of(x, lmbda, key):
+        (_, metrics), grads = jax.value_and_grad(loss_and_metrics, has_aux=True)(params, config, x, lmbda, key)
+        return metrics, grads
+
+    if n == 1:
+        return of(x, lmbda, key)
+    # every n-th crop is one part, so that each device has its share of each
+    parts = jax.tree.map(lambda v: v.reshape(-1, n, *v.shape[1:]).swapaxes(0, 1), (x, lmbda))
+
+    def add(total, part):
+        return jax.tree.map(lambda a, b: a + b / n, total, of(*part)), None
+
+    start = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), jax.eval_shape(of, parts[0][0], parts[1][0], key))
+    return jax.lax.scan(add, start, (*parts, jax.random.split(key, n)))[0]
+
+
 def train_step(config: Config, state: TrainState, crops) -> tuple[TrainState, dict]:
     """One optimiser step.
 
@@ -99,7 +119,7 @@ def train_step(config: Config, state: TrainState, crops) -> tuple[TrainState, di
     noise_key, lmbda_key = jax.random.split(_step_key(t, state.step, 1))
     lmbda = draw_lmbda(config.model, lmbda_key, crops.shape[0])
     x = crops.astype(jnp.float32) / 255
-    (_, metrics), grads = jax.value_and_grad(loss_and_metrics, has_aux=True)(state.params, config, x, lmbda, noise_key)
+    metrics, grads = metrics_and_gradients(state.params, config, x, lmbda, noise_key)
     updates, opt_state = make_optimizer(t).update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     decay = jnp.minimum(
@@ -132,12 +152,14 @@ def shard_batch(mesh, crops):
 
 
 def check_batch(config: Config, mesh) -> None:
-    """Raises: ConfigError when the batch cannot be divided over the devices."""
-    if config.train.batch % mesh.size:
-        enough = -(-config.train.batch // mesh.size) * mesh.size
+    """Raises: ConfigError when the batch cannot be divided over the devices and the parts of a step."""
+    t = config.train
+    unit = mesh.size * t.accumulate
+    if t.batch % unit:
+        parts = f" and train.accumulate={t.accumulate}" if t.accumulate > 1 else ""
         raise ConfigError(
-            f"train.batch={config.train.batch} does not divide over {mesh.size} devices: "
-            f"use a multiple of {mesh.size}, for example --set train.batch={enough}"
+            f"train.batch={t.batch} does not divide over {mesh.size} devices{parts}: "
+            f"use a multiple of {unit}, for example --set train.batch={-(-t.batch // unit) * unit}"
         )
 
 

@@ -144,6 +144,22 @@ def test_batch_must_divide():
     config = dataclasses.replace(MICRO, train=dataclasses.replace(MICRO.train, batch=mesh.size + 1))
     with pytest.raises(ConfigError, match=rf"does not divide over {mesh.size} devices.*batch={2 * mesh.size}"):
         training.check_batch(config, mesh)
+    config = dataclasses.replace(MICRO, train=dataclasses.replace(MICRO.train, batch=mesh.size, accumulate=3))
+    with pytest.raises(ConfigError, match=rf"devices and train.accumulate=3.*batch={3 * mesh.size}"):
+        training.check_batch(config, mesh)
+
+
+def test_accumulation(params):
+    """Gradients and metrics are the means over the parts, every second crop being one."""
+    config = dataclasses.replace(MICRO, train=dataclasses.replace(MICRO.train, accumulate=2))
+    x = jax.random.uniform(jax.random.key(0), (4, 64, 64, 3))
+    lmbda, key = training.draw_lmbda(MICRO.model, jax.random.key(1), 4), jax.random.key(2)
+    found = jax.jit(functools.partial(training.metrics_and_gradients, config=config))(params, x=x, lmbda=lmbda, key=key)
+    one = jax.jit(functools.partial(training.metrics_and_gradients, config=MICRO))
+    parts = [one(params, x=x[i::2], lmbda=lmbda[i::2], key=k) for i, k in enumerate(jax.random.split(key))]
+    expected = jax.tree.map(lambda a, b: (a + b) / 2, *parts)
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(a).max() + 1e-9)
 
 
 def test_unknown_optimizer():
