@@ -49,6 +49,7 @@ def running(config: Config, crops: np.ndarray, dtype: str, compiled: dict, most:
     batch, crop = crops.shape[:2]
     result = {"preset": config.name, "device": device.name(), "optimizer": config.train.optimizer}
     result |= {"batch": batch, "crop": crop, "dtype": dtype, "compiling": compiled}
+    result |= {"remat": config.train.remat, "accumulate": config.train.accumulate}
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
     if jax.default_backend() == "cpu" and compiled["temporary_mib"] > free:
         return result | {"skipped": f"needs {compiled['temporary_mib']:.0f} MiB, {free:.0f} MiB are free"}
