@@ -72,7 +72,8 @@ class CLIC(nn.Module):
         Args:
           x: [B, H, W, 3] float32 in [0, 1].
           lmbda: [B] rate-distortion trade-off of each sample, within `config.lmbdas`; ignored by a fixed-rate model.
-          key: with it, rates are those of values with uniform noise (training); without, of rounded values.
+          key: with it, rates learn from values with uniform noise (training); with `rdoq` as well, those of y are
+            counted on the rounded values, from which the scales learn. Without it, all rates are of rounded values.
         """
         c = self.config
         y, log_inverse, log_gain = self.analyse(x, lmbda)

@@ -36,9 +36,11 @@ def _backward(module, kept, g):
     def pull(kept, g):
         return jax.vjp(lambda *values: module.apply({"params": values[0]}, values[1]), *kept)[1](g)
 
+    def spoiled(kept, g):
+        return jax.tree.map(lambda v: jnp.full_like(v, jnp.nan), kept)
+
     def branch(kept, g):  # the condition is known when the step runs only, so that the branch stays one
-        nothing = functools.partial(jax.tree.map, lambda v: jnp.full_like(v, jnp.nan))
-        return lax.cond(jnp.isfinite(g.ravel()[0]), pull, lambda kept, g: nothing(kept), kept, g)
+        return lax.cond(jnp.isfinite(g[(0,) * g.ndim]), pull, spoiled, kept, g)
 
     def barrier(kept, g):  # a condition would cost an accelerator a round trip to its host
         return pull(*lax.optimization_barrier((kept, g)))

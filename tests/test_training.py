@@ -178,16 +178,18 @@ def test_bfloat16_transforms(params):
 
 
 def test_rematerialisation(params):
-    """The same loss and gradients from less memory, as the compiler of this machine counts it."""
+    """The same loss and gradients from less memory: as JAX hands it over and as XLA, which may undo that, plans it."""
     x = jax.random.uniform(jax.random.key(0), (2, 256, 256, 3))
     lmbda, found = training.draw_lmbda(MICRO.model, jax.random.key(1), 2), []
     for remat in (False, True):
         config = dataclasses.replace(MICRO, train=dataclasses.replace(MICRO.train, remat=remat))
         loss = functools.partial(training.loss_and_metrics, config=config, x=x, lmbda=lmbda, key=jax.random.key(2))
+        _, pullback, _ = jax.eval_shape(functools.partial(jax.vjp, loss, has_aux=True), params)
         step = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(params).compile()
-        found.append((step(params), step.memory_analysis().temp_size_in_bytes))
+        kept = sum(leaf.size for leaf in jax.tree.leaves(pullback))
+        found.append((step(params), np.array([kept, step.memory_analysis().temp_size_in_bytes])))
     (((loss, _), plain), much), (((loss_again, _), again), less) = found
-    assert less < 0.8 * much  # nn.remat alone: 1.0 on a CPU
+    assert (less < 0.75 * much).all()  # of what the gradient is to keep, and of what XLA then allocates
     assert float(loss) == pytest.approx(float(loss_again), rel=1e-6)
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(a).max() + 1e-9)
