@@ -25,6 +25,7 @@ PRECISION = 24  # frequencies of a table sum to 2**24, the total that constricti
 TOTAL = 1 << PRECISION
 VALUE_MIN, VALUE_MAX = -(1 << 15), (1 << 15) - 1  # what can be coded at all, in a table or past its escape symbol
 
+ASSUMED_WEIGHT = 2048  # symbols that an assumed table counts as, beside those that were seen
 HALF_WIDTH_MIN = 16  # of a table, in symbols: real outliers then cost 24 bits in it, for 3e-6 bits a symbol
 HALF_WIDTH = {  # and in scales, by the density of y
     "gaussian": 5.3,  # the Gaussian leaves it once in 8.6 million symbols
@@ -105,6 +106,23 @@ def y_tables(density: str) -> tuple[Table, ...]:
             f"(tables {found[:8]}, not {TABLES_SHA256[density][:8]}): try another machine, or another build of NumPy"
         )
     return tuple(tables)
+
+
+def measured_tables(assumed: Sequence[Table], counts: Sequence[Sequence[int]]) -> tuple[Table, ...]:
+    """`assumed` tables, symmetric about 0, corrected by how often each symbol was seen in photographs.
+
+    Args: counts: for each table how many symbols were 0, +-1, +-2, ...; both signs then get the same frequency.
+    A table weighs as ASSUMED_WEIGHT symbols, so that few symbols change it little. The same on every machine.
+    """
+    return tuple(_measured(table, seen) if seen else table for table, seen in zip(assumed, counts, strict=True))
+
+
+def _measured(table: Table, seen: Sequence[int]) -> Table:
+    mass, middle = table.freq * (ASSUMED_WEIGHT / TOTAL), -table.first  # sums of multiples of 2^-13: exact
+    for k, count in enumerate(seen[: middle + 1]):
+        mass[middle + k] += count / 2
+        mass[middle - k] += count / 2
+    return pmf_table((mass / mass.sum())[:-1], table.first)
 
 
 def tables_sha256(tables: Sequence[Table]) -> str:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from clic_jax import coder, coding, images, metrics, tiles
-from clic_jax.cdf import TOTAL, Table, pmf_table, y_tables
+from clic_jax.cdf import TOTAL, Table, pmf_table
 from clic_jax.coder import Decoder, Encoder
 from clic_jax.config import Config
 from clic_jax.container import Desync, checksum
@@ -68,7 +68,7 @@ class Codec:
         self.config, self.params, self.model_id = config, jax.device_put(jax.device_get(params)), model_id
         self._c = config.model
         self._programs = Programs(self._c, self.params, data["exponents"])
-        self._prior, self._tables = coding.stored_tables(data), y_tables(self._c.density)
+        self._prior, self._tables = coding.stored_tables(data), coding.slice_tables(self._c, data)
 
     def encode(
         self,
@@ -115,8 +115,8 @@ class Codec:
         z_host, coded = jax.device_get((z, coded))
         encoder, z_index = Encoder(), self._z_index(z_host.shape)
         encoder.encode(z_host.ravel(), z_index, self._prior)
-        for q, index in coded:
-            encoder.encode(q.ravel(), index.ravel(), self._tables)
+        for i, (q, index) in enumerate(coded):  # two halves a slice
+            encoder.encode(q.ravel(), index.ravel(), self._tables[i // 2])
         check, pqf_bytes = _check([z_host, *(q for q, _ in coded)]), None
         tried = self._c.pqf == "joint" or self._c.pqf == "auxiliary" and lmbda[0] < PQF_LMBDA_MAX
         if tried and (filtered := self._filtered(x, halves, latents, tile)):
@@ -138,7 +138,7 @@ class Codec:
 
         def code(k, colour, mean, raw, gain):
             index = np.asarray(table_index(raw, gain))
-            symbols.append(decoder.decode(index.ravel(), self._tables).reshape(index.shape))
+            symbols.append(decoder.decode(index.ravel(), self._tables[k]).reshape(index.shape))
             return dequantise(symbols[-1], mean)
 
         y_hat = self._run(z, hundredths, code)
@@ -215,7 +215,10 @@ class Codec:
         return joined(code_slices(self._programs.context, self._programs.features(z), step, self._programs.steps))
 
     def _filtered(self, x, halves, plain: Latents, tile: int):
-        """(coefficients in steps, corrected latents) where the filter lowers rate + lmbda * distortion, or None."""
+        """(coefficients in steps, corrected latents) where the filter lowers rate + lmbda * distortion, or None.
+
+        Both pictures are compared where the filter was trained apart; a "joint" g_s has never seen latents without it.
+        """
         maps, lmbda = self._programs.maps(plain.y_hat), plain.lmbda
         n = maps.shape[3]
         exact = np.asarray(fitted(maps, halves, plain.y_hat))
@@ -228,6 +231,8 @@ class Codec:
         if not q.any():
             return None
         latents = plain._replace(y_hat=corrected(plain.y_hat, maps, _coefficients(q, maps)))
+        if self._c.pqf == "joint":
+            return q.ravel(), latents
         h, w = x.shape[:2]  # of the image itself: what the filter does to the padding is nobody's gain
         before, after = (metrics.squared_error(x, self.show(v, h, w, tile=tile)) for v in (plain, latents))
         gain = float(lmbda[0]) * (before - after) / 3

@@ -1,7 +1,8 @@
 """What a published model needs to write files besides its parameters, and the integer functions of one quality.
 
-`measure` looks at photographs once, when a model is published: exponents for the integer networks and frequencies for
-z. Both are integers, stored and hashed with the model, so that every machine codes with the same ones.
+`measure` looks at photographs once, when a model is published: exponents for the integer networks, frequencies for z,
+and counts of the symbols of y. All are integers, stored and hashed with the model, so that every machine codes with the
+same ones.
 """
 
 import jax
@@ -9,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from clic_jax import calibration, fixedpoint
-from clic_jax.cdf import Table, pmf_table
+from clic_jax.cdf import SCALE_LEVELS, Table, measured_tables, pmf_table, y_tables
+from clic_jax.checkerboard import split
 from clic_jax.config import ModelConfig
-from clic_jax.entropy import FactorizedPrior, logit_likelihood
+from clic_jax.entropy import SCALE_MIN, FactorizedPrior, logit_likelihood
 from clic_jax.errors import UserError
-from clic_jax.model import CLIC
+from clic_jax.model import CLIC, slices
 
 QUALITY_MIN, QUALITY_MAX = 1.0, 100.0
 QUALITY_STEPS = 100  # a file stores hundredths
+COUNTED = 256  # larger symbols of y keep the frequencies of their density
 Z_TAIL = 1e-7  # of a channel of z is left to the escape symbol on each side
 
 
@@ -25,7 +28,8 @@ class QualityError(UserError):
 
 
 def measure(config: ModelConfig, params, crops) -> dict:
-    """The coding data of a model, JSON-ready: {"exponents": {stack: [int]}, "prior": [{"first", "freq"}]}.
+    """The coding data of a model, JSON-ready: {"exponents": {stack: [int]}, "prior": [{"first", "freq"}], "counts":
+    [for each slice of y [for each scale table [symbols that were 0, that were +-1, ...]]]}.
 
     Args:
       crops: uint8 [n, S, S, 3], S a multiple of 64; some dozens of 256x256 pixels, over all kinds of content.
@@ -33,20 +37,38 @@ def measure(config: ModelConfig, params, crops) -> dict:
     model = CLIC(config)
 
     @jax.jit
-    def latents(x, lmbda):
+    def look(x, lmbda):
         tensors = model.apply({"params": params}, x.astype(jnp.float32) / 255, lmbda).tensors
-        return tensors["y_hat"], tensors["z_hat"]
+        return tensors["y_hat"], tensors["z_hat"], _counts(config, tensors)
 
-    seen = []
-    for lmbda in (config.lmbdas[0], config.lmbdas[-1]):
+    seen, counts = [], 0
+    for lmbda in config.lmbdas:
         for start in range(0, len(crops), 4):
             batch = crops[start : start + 4]
-            seen.append(latents(batch, jnp.full(len(batch), lmbda)))
+            y_hat, z_hat, here = look(batch, jnp.full(len(batch), lmbda))
+            counts = counts + np.asarray(here, np.int64)
+            if lmbda in (config.lmbdas[0], config.lmbdas[-1]):
+                seen.append((y_hat, z_hat))
     prior = prior_tables(params["prior"])
     return {
         "exponents": calibration.calibrate(config, params, seen),
         "prior": [{"first": table.first, "freq": table.freq.tolist()} for table in prior],
+        "counts": [[np.trim_zeros(row, "b").tolist() for row in part] for part in counts],
     }
+
+
+def _counts(config: ModelConfig, tensors):
+    """How often each |symbol| of y below COUNTED came in each table of each slice: int32 [slices, tables, COUNTED]."""
+    found = []
+    for k, y_hat in enumerate(slices(tensors["y_hat"], config.groups)):
+        pair = slice(2 * k, 2 * k + 2)  # anchors, then the others
+        mean, scale = (jnp.concatenate(tensors[name][pair], 2) for name in ("means", "scales"))
+        symbol = jnp.abs(jnp.round(jnp.concatenate(split(y_hat), 2) - mean)).astype(jnp.int32)
+        table = jnp.round((jnp.log(jnp.maximum(scale, SCALE_MIN)) - fixedpoint.LOG_MIN) / fixedpoint.LOG_STEP)
+        table = jnp.clip(table.astype(jnp.int32), 0, SCALE_LEVELS - 1)
+        empty = jnp.zeros((SCALE_LEVELS, COUNTED), jnp.int32)
+        found.append(empty.at[table, symbol].add(1, mode="drop"))
+    return jnp.stack(found)
 
 
 def prior_tables(prior) -> list[Table]:
@@ -71,6 +93,13 @@ def prior_tables(prior) -> list[Table]:
 def stored_tables(data: dict) -> list[Table]:
     """The z tables of `measure`'s coding data."""
     return [Table(entry["first"], np.asarray(entry["freq"])) for entry in data["prior"]]
+
+
+def slice_tables(config: ModelConfig, data: dict) -> list[tuple[Table, ...]]:
+    """The tables of each slice of y: of the model's density, corrected by the counts in `measure`'s coding data."""
+    assumed = y_tables(config.density)
+    counts = data.get("counts")  # models published before there were any have none
+    return [measured_tables(assumed, part) for part in counts] if counts else [assumed] * len(config.groups)
 
 
 def check_quality(quality: float) -> int:

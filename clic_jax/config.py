@@ -86,12 +86,6 @@ class ModelConfig:
         """True when one model serves every lmbda between the smallest and the largest of `lmbdas`."""
         return len(self.lmbdas) > 1
 
-    def continues(self, other: "ModelConfig") -> bool:
-        """True where training may go on from `other`'s parameters: at most operating points, y's density and its
-        rounding differ."""
-        alike = dataclasses.replace(other, lmbdas=self.lmbdas, density=self.density, rdoq=self.rdoq)
-        return alike == self and len(other.lmbdas) == len(self.lmbdas)
-
     def __post_init__(self):
         stages = len(self.widths)
         for name in ("depths", "heads", "blocks"):
@@ -198,7 +192,7 @@ TINY = Config(
         stem_kernel=4,
         stem_stride=4,
         widths=(48, 96, 192),
-        depths=(1, 2, 2),
+        depths=(2, 3, 2),
         heads=(4, 4, 4),
         blocks=("conv", "conv", "cluster"),
         synthesis_width=192,
@@ -211,17 +205,17 @@ TINY = Config(
         feature_channels=36,
         shared_hyper_decoder=True,
         groups=(32, 64, 96),
-        channel_layers=((64, 3), (64, 1)),
+        channel_layers=((128, 3), (64, 1)),
         channel_support="all",
-        spatial_ratios=(0.5,),
-        parameter_widths=(128,),
+        spatial_ratios=(1.0,),
+        parameter_widths=(256,),
         density="mixed",
         rdoq=30.0,
         log_scale=True,
         pqf="auxiliary",
         pqf_slices=1,
         pqf_ratios=(1.0,),
-        lmbdas=PAPER_LMBDAS,
+        lmbdas=(0.0006, *PAPER_LMBDAS, 0.075),
     ),
     train=TrainConfig(
         steps=400_000,
@@ -254,6 +248,7 @@ SMALL = dataclasses.replace(
         feature_channels=64,
         groups=(16, 32, 64, 144),
         channel_layers=((128, 3), (96, 1)),
+        spatial_ratios=(0.5,),
         parameter_widths=(256, 192),
         pqf_slices=2,
     ),

@@ -16,7 +16,7 @@ import numpy as np
 from clic_jax import coding, compilation, config, data, published
 from experiments import cli
 
-CALIBRATION_PIXELS = 24 * 256**2  # that the ranges of the integer networks are measured on
+CALIBRATION_PIXELS = 64 * 256**2  # that ranges of the integer networks and counts of symbols are measured on
 
 
 def publish(folder: Path, cfg: config.Config, params, crops, metrics: dict, half: bool = False) -> str:
@@ -41,7 +41,7 @@ def main(argv=None) -> int:
         prog="experiments.publish", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", help="a training run's folder; its newest checkpoint is taken")
-    parser.add_argument("--data", default="sample", help="photographs to measure the ranges on, as for training")
+    parser.add_argument("--data", default="sample", help="photographs to measure ranges and counts on, as for training")
     parser.add_argument("--out", type=Path, required=True, help="the published folder, replaced if it exists")
     parser.add_argument("--half", action="store_true", help="store float16: half the size")
     args = parser.parse_args(argv)

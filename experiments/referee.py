@@ -11,7 +11,7 @@ follow the tables exactly, are handed over with the weights of the prior and the
     bytes   of the coder's output. Both build integer tables from the same densities: ours have 24 bits, theirs 12 by
             default and 16 at most ("finest"). Coarse tables cost more where symbols follow the density, and less where
             they do not: no tail is thinner than 2^-12 or 2^-16 there. The synthetic case compares the coders alone.
-            "as in files" is y under the density that the model's own files are coded with
+            "as in files" is y under the tables that the model's own files are coded with
 
 The two cannot share an environment (numpy 1 and 2), so the referee is a process: `experiments/referee_tfc.py`.
 """
@@ -39,7 +39,7 @@ SYNTHETIC = 300_000  # symbols of y; of z, as many vectors as a photograph has
 
 
 def coded_symbols(coder_: codec.Codec, x: np.ndarray, quality: float) -> dict[str, np.ndarray]:
-    """z [n, N], y [m] and index [m] as they went into the stream of one photograph."""
+    """z [n, N], y [m], index [m] and slice [m] as they went into the stream of one photograph."""
     calls = []
 
     class Recorder(coder.Encoder):
@@ -52,7 +52,8 @@ def coded_symbols(coder_: codec.Codec, x: np.ndarray, quality: float) -> dict[st
     (z, _, channels), *rest = calls
     halves = [call for call in rest if call[2] == cdf.SCALE_LEVELS]  # the filter's coefficients have a table of theirs
     y, index = (np.concatenate([call[part] for call in halves]) for part in (0, 1))
-    return {"z": z.reshape(-1, channels), "y": y, "index": index.astype(np.int32)}
+    slices = np.concatenate([np.full(len(call[0]), i // 2, np.int32) for i, call in enumerate(halves)])
+    return {"z": z.reshape(-1, channels), "y": y, "index": index.astype(np.int32), "slice": slices}
 
 
 def synthetic_symbols(prior: list[cdf.Table], vectors: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -61,11 +62,12 @@ def synthetic_symbols(prior: list[cdf.Table], vectors: int, seed: int = 0) -> di
     index = rng.integers(0, cdf.SCALE_LEVELS, SYNTHETIC).astype(np.int32)
     y = np.round(rng.normal(size=SYNTHETIC) * cdf.SCALE_TABLE[index]).astype(np.int32)
     draws = [rng.choice(t.freq.size - 1, vectors, p=t.freq[:-1] / t.freq[:-1].sum()) + t.first for t in prior]
-    return {"z": np.stack(draws, -1).astype(np.int32), "y": y, "index": index}
+    return {"z": np.stack(draws, -1).astype(np.int32), "y": y, "index": index, "slice": np.zeros_like(index)}
 
 
-def our_answer(case: dict, params, prior: list[cdf.Table], density: str) -> dict[str, float]:
-    """Bits under the float models and bytes of the coder, of z and y of one case; "file" is y under its `density`."""
+def our_answer(case: dict, params, prior: list[cdf.Table], tables: list) -> dict[str, float]:
+    """Bits under the float models and bytes of the coder, of z and y of one case; "file" is y under the model's own
+    `tables`, by slice."""
     z, y, index = case["z"], case["y"], case["index"]
     values = np.float32(z)
     _, logits = entropy.FactorizedPrior().apply({"params": params}, values)
@@ -74,7 +76,8 @@ def our_answer(case: dict, params, prior: list[cdf.Table], density: str) -> dict
     answer = {f"bits_{name}": float(np.asarray(v, np.float64).sum()) for name, v in {"z": bits_z, "y": bits_y}.items()}
     channels = np.tile(np.arange(z.shape[1]), len(z))
     calls = {"z": (z.ravel(), channels, prior), "y": (y, index, cdf.y_tables("gaussian"))}
-    for name, call in (calls | {"file": (y, index, cdf.y_tables(density))}).items():
+    own = (y, index + cdf.SCALE_LEVELS * case["slice"], [table for part in tables for table in part])
+    for name, call in (calls | {"file": own}).items():
         encoder = coder.Encoder()
         encoder.encode(*call)
         answer[f"bytes_{name}"] = len(encoder.finish())
@@ -150,8 +153,8 @@ def main(argv=None) -> int:
     }
     cases["synthetic"] = synthetic_symbols(prior, len(next(iter(cases.values()))["z"]))
     theirs = ask(args.python, list(cases.values()), params)
-    density = ready.config.model.density
-    found = verdict(list(cases), [our_answer(case, params, prior, density) for case in cases.values()], theirs)
+    tables = coding.slice_tables(ready.config.model, data)
+    found = verdict(list(cases), [our_answer(case, params, prior, tables) for case in cases.values()], theirs)
     ours = {"jax": jax.__version__, "numpy": np.__version__, "constriction": version("constriction")}
     about = {"model": Path(args.model).name, "model_id": ready.model_id, "crop": list(args.crop), "machine": MACHINE}
     about |= {"versions": {"ours": ours | {"python": platform.python_version()}, "theirs": theirs["versions"]}}

@@ -33,6 +33,7 @@ from clic_jax import (
     config,
     data,
     evaluation,
+    growth,
     initialization,
     memory,
     model,
@@ -103,9 +104,7 @@ def first_params(cfg: config.Config, photos, args):
     """Parameters before the first step: published ones, or drawn (and then, where asked, made a transform codec)."""
     if args.init:
         given, params, _ = published.load_published(args.init)
-        if not cfg.model.continues(given.model):
-            raise config.ConfigError(f"--init {args.init} is a {given.name!r} model; --config must name the same model")
-        return params
+        return growth.grown(given.model, params, cfg.model, cfg.train.seed)
     params = model.init_params(cfg.model, cfg.train.seed)
     if cfg.train.pca_start:
         crops = photos(PCA_CROPS, PCA_CROP)

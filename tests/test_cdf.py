@@ -4,6 +4,7 @@ import decimal
 import os
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -138,6 +139,30 @@ def best_quantize(p):
     for _ in range(cdf.TOTAL - p.size):
         freq[np.argmax(p * np.log2(1 + 1 / freq))] += 1
     return freq
+
+
+def test_measured_tables():
+    """Without symbols nothing changes, with many a table has their frequencies (as exact fractions), alike for both
+    signs; and the same on every machine (a literal hash)."""
+    assumed = cdf.y_tables("mixed")
+    for table, same in zip(assumed, cdf.measured_tables(assumed, [[]] * len(assumed))):
+        assert table.first == same.first
+        np.testing.assert_array_equal(table.freq, same.freq)
+    counts = [[10**6, 4 * 10**5, 31], [], [7], *[[3, 4] * 200] * (len(assumed) - 3)]
+    measured = cdf.measured_tables(assumed, counts)
+    assert cdf.tables_sha256(measured) == "88a9c0ce7e56ae40a3d57bb37d3151f7bf66f315f844fe288db2cea8eed61159"
+    for table, new, seen in zip(assumed, measured, counts):
+        inside = seen[: 1 - table.first]
+        both = [Fraction(n, 2) for n in inside[:0:-1]] + inside[:1] + [Fraction(n, 2) for n in inside[1:]]
+        both = both or [0]
+        start = -table.first - len(both) // 2
+        mass = [Fraction(int(f) * cdf.ASSUMED_WEIGHT, cdf.TOTAL) for f in table.freq]
+        for i, n in enumerate(both):
+            mass[start + i] += n
+        total = sum(mass)
+        expected = np.array([float(m / total * cdf.TOTAL) for m in mass])
+        np.testing.assert_allclose(new.freq, expected, rtol=4e-4, atol=2)  # what is below 1 is raised, the rest shrinks
+        np.testing.assert_allclose(new.freq[:-1], new.freq[-2::-1], atol=1)
 
 
 def test_quantize_is_near_optimal(monkeypatch):

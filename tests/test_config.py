@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from clic_jax.config import PAPER, PRESETS, TINY, ConfigError, ModelConfig, TrainConfig, preset
+from clic_jax.config import PAPER, PRESETS, ConfigError, ModelConfig, TrainConfig, preset
 from clic_jax.settings import from_json, override, to_json
 
 
@@ -177,13 +177,3 @@ def test_ms_ssim_needs_large_crops():
 def test_rdoq_is_not_negative():
     with pytest.raises(ConfigError, match="positive, not -1"):
         dataclasses.replace(PAPER.model, rdoq=-1.0)
-
-
-def test_what_training_may_go_on_from():
-    """Other operating points, as many, another density or rounding of y; nothing that changes a parameter's meaning."""
-    model = PAPER.model
-    for allowed in (dict(lmbdas=(0.0018,)), dict(density="mixed"), dict(rdoq=9.0), {}):
-        assert dataclasses.replace(model, **allowed).continues(model)
-    for changed in (dict(lmbdas=(0.0018, 0.0483)), dict(log_scale=True), dict(mlp_ratio=2.0)):
-        assert not dataclasses.replace(model, **changed).continues(model)
-    assert not TINY.model.continues(model)
