@@ -3,7 +3,7 @@
     python -m experiments.train --config experiments/configs/tiny.py --data folder:PHOTOS --valid folder:HELD_OUT --out
     runs/tiny
 
-Variable rate: one model for every lmbda from 0.0018 to 0.0483.
+Variable rate: one model for every lmbda from 0.0006 to 0.075.
 """
 
 from clic_jax.config import TINY, Config
