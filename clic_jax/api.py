@@ -51,7 +51,7 @@ def compress(
       image_or_path: a path, an open binary file, a Pillow image, or a uint8 array [H, W], [H, W, 2] (grey and alpha),
         [H, W, 3] or [H, W, 4]. Damaged EXIF data are left out with an ImageWarning.
       quality: 1 (smallest) to 100 (best), in steps of 0.01.
-      model: a name of `installed()` or a published folder; by default clic-tiny, or else the first that is installed.
+      model: a name of `installed()` or a published folder; by default clic-compact, or the first installed.
       metadata: whether to keep EXIF data. The ICC profile, without which colours are wrong, is always kept.
       tile: larger pictures are transformed in overlapping tiles of at most this side, a multiple of 64 pixels from 256.
       refine: steps of a search for better latents, some 0.5 us a pixel and step: slower encoding, smaller files.

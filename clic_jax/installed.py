@@ -8,7 +8,7 @@ from pathlib import Path
 from clic_jax.errors import UserError
 
 WEIGHTS = Path(__file__).parent / "weights"  # one published folder each
-DEFAULT_MODEL = "clic-tiny"
+DEFAULT_MODEL = "clic-compact"
 
 
 class NoModel(UserError):

@@ -28,7 +28,16 @@ from tqdm import tqdm
 
 from clic_jax import compilation, config, data, files, images, installed, published, settings
 from clic_jax.errors import UserError
-from experiments import benchmark_codec, benchmark_peers, benchmark_train, benchmark_worker, cli, publish, train
+from experiments import (
+    benchmark_codec,
+    benchmark_peers,
+    benchmark_train,
+    benchmark_worker,
+    cli,
+    experiment,
+    publish,
+    train,
+)
 
 SIZES = (64, 128, 256, 512, 1024, 2048)
 SAMPLE = "motorcycle_left.png"  # 741x500 pixels, continued at two sides by mirror images
@@ -171,7 +180,7 @@ def main(argv=None) -> int:
     args = parse(argv)
     if args.peers:
         benchmark_peers.check_environment()
-    chosen = [train.read_config(n) if n.endswith(".py") else config.preset(n) for n in args.preset]
+    chosen = [experiment.named(name) for name in args.preset]
     chosen = [settings.override(cfg, args.set) for cfg in chosen]
     x = photograph(args.image)
     if args.quick:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from clic_jax import files
 from clic_jax.data import whole_images
 from clic_jax.errors import UserError
-from clic_jax.installed import folder_of
+from clic_jax.installed import DEFAULT_MODEL, folder_of
 from experiments import cli
 
 ROOT = Path(__file__).parent.parent
@@ -152,7 +152,7 @@ def main(argv=None) -> int:
         prog="experiments.portability", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    parser.add_argument("--model", default="clic-tiny", help="a name of `clic-jax models`, or a published folder")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="a name of `clic-jax models`, or a published folder")
     parser.add_argument("--data", default="sample", help="photographs, as for training: sample, folder:PATH, ...")
     parser.add_argument("--crop", type=int, nargs=2, default=(384, 512), metavar=("H", "W"), help="of their middles")
     parser.add_argument("--qualities", type=float, nargs="+", default=(20, 40, 60, 80, 100), help="1 to 100")

@@ -1,6 +1,6 @@
 """Turns a training run into published weights: averaged parameters, and the integers that its files are coded with.
 
-    python -m experiments.publish runs/tiny --data folder:PHOTOS --out clic_jax/weights/clic-tiny --half
+    python -m experiments.publish runs/compact --data folder:PHOTOS --out clic_jax/weights/clic-compact --half
 
 A finished run publishes itself to RUN/published; this command publishes one that still runs, or in half precision, to
 ship.

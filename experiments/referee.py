@@ -31,6 +31,7 @@ import numpy as np
 from clic_jax import cdf, codec, coder, coding, compilation, entropy, files, published
 from clic_jax.data import whole_images
 from clic_jax.errors import UserError
+from clic_jax.installed import DEFAULT_MODEL
 from experiments import cli
 from experiments.portability import MACHINE, ROOT, middle
 
@@ -134,7 +135,7 @@ def main(argv=None) -> int:
         prog="experiments.referee", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    parser.add_argument("--model", default="clic-tiny", help="a name of `clic-jax models`, or a published folder")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="a name of `clic-jax models`, or a published folder")
     parser.add_argument("--data", default="sample", help="photographs, as for training: sample, folder:PATH, ...")
     parser.add_argument("--crop", type=int, nargs=2, default=(256, 384), metavar=("H", "W"), help="of their middles")
     parser.add_argument(

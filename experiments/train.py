@@ -18,7 +18,6 @@ all GPUs of one machine being one process's:
 
 import argparse
 import contextlib
-import importlib.util
 import math
 import signal
 import time
@@ -43,7 +42,7 @@ from clic_jax import (
     training,
 )
 from clic_jax.errors import UserError
-from experiments import cli, processes, publish, run_log
+from experiments import cli, experiment, processes, publish, run_log
 
 PCA_CROPS, PCA_CROP = 400, 64  # what the transform-codec start looks at
 MEMORY_LIMIT_MIB = 1900  # photographs that decode to more are read while training instead
@@ -55,7 +54,7 @@ def parse(argv=None):
         prog="experiments.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--config", default="experiments/configs/tiny.py", help="a file whose get_config() returns a Config"
+        "--config", help="a file whose get_config() returns a Config, or a preset; default that of --init, or tiny"
     )
     parser.add_argument(
         "--data", default="sample", help="folder:PATH, tfds:NAME, or sample (photographs inside installed packages)"
@@ -87,17 +86,11 @@ def parse(argv=None):
     return parser.parse_args(argv)
 
 
-def read_config(path: str) -> config.Config:
-    """The Config of an experiment file. Raises: ConfigError when the file is missing or has no get_config()."""
-    if not Path(path).is_file():
-        there = ", ".join(sorted(p.name for p in (Path(__file__).parent / "configs").glob("*.py")))
-        raise config.ConfigError(f"no experiment file {path}; experiments/configs has {there}")
-    spec = importlib.util.spec_from_file_location("experiment", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise config.ConfigError(f"{path} has no get_config() returning a clic_jax Config")
-    return module.get_config()
+def chosen(args) -> config.Config:
+    """The Config that the command line names, before its --set."""
+    if args.config:
+        return experiment.named(args.config)
+    return experiment.of_weights(args.init) if args.init else config.TINY
 
 
 def first_params(cfg: config.Config, photos, args):
@@ -250,7 +243,7 @@ def main(argv=None) -> int:
         processes.join(args.distributed)
     compilation.use_cache()
     memory.keep()
-    cfg = settings.override(read_config(args.config), args.set)
+    cfg = settings.override(chosen(args), args.set)
     args.out = args.out or Path("runs") / cfg.name
     mesh = training.make_mesh()
     training.check_batch(cfg, mesh)

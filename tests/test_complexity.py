@@ -36,7 +36,7 @@ def test_paper_as_published():
     assert cost["parts"]["g_s"] == pytest.approx(304.592, abs=1e-3)
 
 
-@pytest.mark.parametrize("name,parameters,kmac", [("tiny", 3e6, 15), ("small", 12e6, 80)])
+@pytest.mark.parametrize("name,parameters,kmac", [("tiny", 3e6, 15), ("compact", 4e6, 20), ("small", 12e6, 80)])
 def test_small_presets_keep_their_promise(name, parameters, kmac):
     report = complexity.report(config.preset(name), 256, 256, memory=False)
     assert report["parameters"] <= parameters
@@ -50,7 +50,7 @@ def test_command_line(capsys):
     cost = report["kmac_per_pixel"]
     assert cost["encode"] == pytest.approx(sum(v for k, v in cost["parts"].items() if k not in ("g_s", "h_latent_s")))
     assert report["peak_activation_mib"] > 0
-    with pytest.raises(config.ConfigError, match="there are paper, small, tiny"):
+    with pytest.raises(config.ConfigError, match="there are paper, small, compact, tiny"):
         complexity.main(["--preset", "huge"])
     with pytest.raises(SystemExit) as stop:
         complexity.main(["--size", "100x100"])

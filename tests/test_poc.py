@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clic_jax import settings
 from clic_jax.errors import UserError
 from experiments import poc, train
 from experiments.report import results
@@ -123,7 +124,7 @@ def test_images_that_were_compressed_before(tmp_path, psnr):
 
 def test_advice_is_a_command_that_runs(folder, tmp_path):
     """It parses, its settings exist, and the crops fit into the folder's images."""
-    args = types.SimpleNamespace(folder=folder, model="clic-tiny")
+    args = types.SimpleNamespace(folder=folder, model="clic-compact")
     ours, comparisons = compared(tmp_path, {"avif": -4})
     sizes = poc.check(folder)
     assert sizes == [(128, 128)] * 2
@@ -131,8 +132,8 @@ def test_advice_is_a_command_that_runs(folder, tmp_path):
         command = next(line for line in poc.advice(args, comparisons, sizes) if "experiments.train" in line)
         program, *arguments = shlex.split(command)[2:]
         parsed = train.parse(arguments)
-        cfg = train.settings.override(train.read_config(parsed.config), parsed.set)
-        assert program == "experiments.train" and parsed.data == f"folder:{folder}" and parsed.init == "clic-tiny"
+        cfg = settings.override(train.chosen(parsed), parsed.set)
+        assert program == "experiments.train" and parsed.data == f"folder:{folder}" and parsed.init == "clic-compact"
         assert cfg.train.crop == crop and cfg.train.steps == 4000
         assert np.isclose(cfg.train.learning_rate, 3e-4)
     won = compared(tmp_path / "won", {"jpeg": 4})[1]

@@ -121,12 +121,12 @@ def test_one_small_image(tmp_path, capsys):
 @pytest.mark.parametrize(
     "options, models, names",
     [
-        ([], ["clic-tiny"], ["jpeg", "webp", "avif", "jpeg2000"]),
-        (["--codecs", ""], ["clic-tiny"], []),
+        ([], ["clic-compact"], ["jpeg", "webp", "avif", "jpeg2000"]),
+        (["--codecs", ""], ["clic-compact"], []),
         (["--codecs", "vvc, jpeg"], [], ["vvc", "jpeg"]),
         (["--model", "a", "b"], ["a", "b"], []),
         (["--model", "a", "--codecs", "jpeg"], ["a"], ["jpeg"]),
-        (["--estimate"], ["clic-tiny"], []),
+        (["--estimate"], ["clic-compact"], []),
     ],
 )
 def test_what_is_measured_by_default(options, models, names):

@@ -143,7 +143,7 @@ def test_codec_that_refuses_an_image(folder, capsys):
         (("--estimate", "--codecs", "jpeg"), "--estimate is of models"),
         (("--estimate", "--refine", "9"), "--refine changes files"),
         (("--refine", "-9"), "refine -9 must be a number of steps"),
-        (("--model", "clic-tiny", "clic-tiny"), "both be clic-tiny.json"),
+        (("--model", "clic-compact", "clic-compact"), "both be clic-compact.json"),
     ],
 )
 def test_bad_options(folder, arguments, words):

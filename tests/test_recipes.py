@@ -12,7 +12,7 @@ import pytest
 from clic_jax import published, training
 from clic_jax.config import PAPER_LMBDAS
 from clic_jax.model import init_params
-from experiments import complexity, train
+from experiments import complexity, experiment, train
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "experiments" / "configs"
@@ -44,7 +44,7 @@ def test_expected_figures_are_the_published_ones(recipe):
     assert len(stated["lmbda"]) == len(stated["bpp"]) == 6
     loop = re.search(r"for lmbda in ([\d. ]+);", (CONFIGS / f"{recipe}.py").read_text())[1]
     assert [float(n) for n in loop.split()] == stated["lmbda"]
-    assert train.read_config(str(CONFIGS / f"{recipe}.py")).model.lmbdas[0] in stated["lmbda"]
+    assert experiment.read(str(CONFIGS / f"{recipe}.py")).model.lmbdas[0] in stated["lmbda"]
     if recipe == "clic_mse":
         assert tuple(stated["lmbda"]) == PAPER_LMBDAS
 
@@ -52,7 +52,7 @@ def test_expected_figures_are_the_published_ones(recipe):
 @pytest.mark.parametrize("recipe", QUALITY)
 def test_cost_of_a_step(recipe):
     """The full model's step at full width, traced only: 2.17 M multiply-accumulates a pixel, as the recipe says."""
-    cfg = train.read_config(str(CONFIGS / f"{recipe}.py"))
+    cfg = experiment.read(str(CONFIGS / f"{recipe}.py"))
     crops = jax.ShapeDtypeStruct((1, cfg.train.crop, cfg.train.crop, 3), np.uint8)
     state = jax.eval_shape(lambda: training.new_state(cfg, init_params(cfg.model)))
     macs = complexity.macs(functools.partial(training.train_step, cfg), state, crops)

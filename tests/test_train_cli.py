@@ -168,4 +168,4 @@ def test_streamed_run_resumes(experiment, tmp_path, monkeypatch):
     assert train.main([*common, str(tmp_path / "parts"), "--max-steps", "2"]) == 0
     assert train.main([*common, str(tmp_path / "parts"), "--max-steps", "4", "--resume"]) == 0
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
-    assert rows(tmp_path / "whole")[-1]["valid_psnr_0.0006"] > 5
+    assert rows(tmp_path / "whole")[-1]["valid_psnr_0.0018"] > 5

@@ -1,0 +1,35 @@
+"""Which experiment a command line means: a file with `get_config()`, a preset, or that of weights to start from."""
+
+import importlib.util
+from pathlib import Path
+
+from clic_jax import config, published
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def named(name: str) -> config.Config:
+    """The Config of a file (NAME.py) or of a preset. Raises: ConfigError naming those there are."""
+    return read(name) if name.endswith(".py") else config.preset(name)
+
+
+def read(path: str) -> config.Config:
+    """The Config of an experiment file. Raises: ConfigError when the file is missing or has no get_config()."""
+    if not Path(path).is_file():
+        there = ", ".join(sorted(p.name for p in CONFIGS.glob("*.py")))
+        raise config.ConfigError(f"no experiment file {path}; experiments/configs has {there}")
+    spec = importlib.util.spec_from_file_location("experiment", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise config.ConfigError(f"{path} has no get_config() returning a clic_jax Config")
+    return module.get_config()
+
+
+def of_weights(name_or_path: str) -> config.Config:
+    """The preset of published weights; the Config that they were trained with where no preset is their model.
+
+    Raises: as `clic_jax.published.load_published`.
+    """
+    given = published.load_published(name_or_path)[0]
+    return next((preset for preset in config.PRESETS.values() if preset.model == given.model), given)
