@@ -146,7 +146,7 @@ class TrainConfig:
     dtype: str = "float32"  # compute type of g_a, g_s, h_a: "float32" or "bfloat16"; entropy models stay float32
     accumulate: int = 1  # parts of the batch computed one after another, for less memory; the mean gradient is applied
     # XLA's temporaries for a step of four 256x256 crops on a CPU: 578 MiB without remat, 186 with it (small); 12,690,
-    # 3,261, and 1,261 with accumulate=4 as well (paper). Neither is measured on an accelerator yet.
+    # 2,046, and 957 with accumulate=4 as well (paper). Neither is measured on an accelerator yet.
     remat: bool = False  # for less memory, keep the inputs of the blocks of g_a and g_s and compute the rest anew
     steps_per_call: int = 1  # steps inside one compiled call: more for accelerators
     seed: int = 0

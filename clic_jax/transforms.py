@@ -50,12 +50,16 @@ class CheckerboardBlock(nn.Module):
     config: ModelConfig
     heads: int
     dtype: Any = None
+    remat: bool = False  # of each branch, see Stage
 
     @nn.compact
     def __call__(self, x):
         mask = anchor_mask(*x.shape[1:3])[..., None].astype(x.dtype)
-        anchors = ClusterBlock(self.config, self.heads, self.dtype, name="anchor")(x * mask)
-        return anchors + ClusterBlock(self.config, self.heads, self.dtype, name="non_anchor")(x * (1 - mask))
+        total = 0
+        for name, kept in (("anchor", mask), ("non_anchor", 1 - mask)):
+            branch = ClusterBlock(self.config, self.heads, self.dtype, name=name)
+            total = total + (recompute.block(branch, x * kept) if self.remat else branch(x * kept))
+        return total
 
 
 class ConvBlock(nn.Module):
@@ -82,11 +86,14 @@ class Stage(nn.Module):
     def __call__(self, x):
         c = self.config
         for i in range(c.depths[self.index]):
+            name, heads = f"block{i}", c.heads[self.index]
             if c.blocks[self.index] == "conv":
-                block = ConvBlock(c, self.dtype, name=f"block{i}")
+                block = ConvBlock(c, self.dtype, name=name)
+            elif i % 2 and c.checkerboard_blocks:
+                x = CheckerboardBlock(c, heads, self.dtype, self.remat, name=name)(x)
+                continue
             else:
-                kind = CheckerboardBlock if i % 2 and c.checkerboard_blocks else ClusterBlock
-                block = kind(c, c.heads[self.index], self.dtype, name=f"block{i}")
+                block = ClusterBlock(c, heads, self.dtype, name=name)
             x = recompute.block(block, x) if self.remat else block(x)
         return x
 

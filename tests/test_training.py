@@ -11,7 +11,7 @@ import pytest
 
 from clic_jax import data, losses, model, training
 from clic_jax.config import ConfigError
-from tests.micro import MICRO
+from tests.micro import MICRO, MICRO_PAPER
 
 
 def photographs():
@@ -177,12 +177,14 @@ def test_bfloat16_transforms(params):
     assert np.isfinite(history[1]["loss"])
 
 
-def test_rematerialisation(params):
+@pytest.mark.parametrize("micro", [MICRO, MICRO_PAPER], ids=["tiny", "paper"])
+def test_rematerialisation(micro):
     """The same loss and gradients from less memory: as JAX hands it over and as XLA, which may undo that, plans it."""
     x = jax.random.uniform(jax.random.key(0), (2, 256, 256, 3))
-    lmbda, found = training.draw_lmbda(MICRO.model, jax.random.key(1), 2), []
+    lmbda, found = training.draw_lmbda(micro.model, jax.random.key(1), 2), []
+    params = model.init_params(micro.model, 0)
     for remat in (False, True):
-        config = dataclasses.replace(MICRO, train=dataclasses.replace(MICRO.train, remat=remat))
+        config = dataclasses.replace(micro, train=dataclasses.replace(micro.train, remat=remat))
         loss = functools.partial(training.loss_and_metrics, config=config, x=x, lmbda=lmbda, key=jax.random.key(2))
         _, pullback, _ = jax.eval_shape(functools.partial(jax.vjp, loss, has_aux=True), params)
         step = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(params).compile()
