@@ -11,7 +11,7 @@ import pytest
 from clic_jax import pqf
 from clic_jax.checkerboard import split
 from clic_jax.context import code_slices, gaussian_scale
-from clic_jax.model import CLIC, reference_lmbda, slices
+from clic_jax.model import CLIC, init_params, reference_lmbda, slices
 from clic_jax.transforms import Synthesis
 from tests.micro import MICRO
 from tests.test_entropy import exact
@@ -278,3 +278,11 @@ def test_gradients_are_finite_and_reach_everything():
         assert np.isfinite(leaf).all(), path
         assert path[-1].key == "median" or np.abs(leaf).max() > 0, path
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(black))
+
+
+def test_initial_parameters_are_those_of_flax():
+    """Drawn without running the model, they are what Flax's own `init` draws by running it."""
+    whole = CLIC(LEAN).init(jax.random.key(5, impl="rbg"), jnp.zeros((1, 64, 64, 3)), jnp.ones((1,)))["params"]
+    jax.tree.map(np.testing.assert_array_equal, init_params(LEAN, 5), whole)
+    shapes = jax.eval_shape(lambda: init_params(LEAN))
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, whole)
