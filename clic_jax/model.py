@@ -202,7 +202,8 @@ def reference_lmbda(config: ModelConfig) -> float:
 def init_params(config: ModelConfig, seed: int = 0):
     """Initial parameters (rbg keys: their generator compiles quickly, values differ by platform).
 
-    Drawn one by one without running the model: as one compiled program they take twice as long and twice the memory.
+    One compiled program: drawn one by one, the programs of the draws stay, 0.4 GB more at the peak of training `tiny`.
     """
-    x, lmbda = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32)
-    return CLIC(config).lazy_init(jax.random.key(seed, impl="rbg"), x, lmbda)["params"]
+    x = jnp.zeros((1, 64, 64, 3))
+    lmbda = jnp.full((1,), config.lmbdas[0])
+    return jax.jit(CLIC(config).init)(jax.random.key(seed, impl="rbg"), x, lmbda)["params"]
