@@ -86,15 +86,14 @@ class Stage(nn.Module):
     def __call__(self, x):
         c = self.config
         for i in range(c.depths[self.index]):
-            name, heads = f"block{i}", c.heads[self.index]
+            name, heads, anew = f"block{i}", c.heads[self.index], self.remat
             if c.blocks[self.index] == "conv":
                 block = ConvBlock(c, self.dtype, name=name)
             elif i % 2 and c.checkerboard_blocks:
-                x = CheckerboardBlock(c, heads, self.dtype, self.remat, name=name)(x)
-                continue
+                block, anew = CheckerboardBlock(c, heads, self.dtype, self.remat, name=name), False  # its branches are
             else:
                 block = ClusterBlock(c, heads, self.dtype, name=name)
-            x = recompute.block(block, x) if self.remat else block(x)
+            x = recompute.block(block, x) if anew else block(x)
         return x
 
 
