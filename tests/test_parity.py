@@ -229,12 +229,17 @@ def reduced(golden):
 
 @pytest.mark.parametrize("size", ["64x64", "128x64"])
 def test_whole_model(golden, reduced, size):
-    """Values to 1e-5, decisions exactly: every rounded symbol of z and y, the least squares, the image, and the
-    bits."""
+    """Values to 1e-5, decisions exactly: every rounded symbol of z and y, the least squares, the image, and the bits.
+
+    Before rounding, at the end of all of g_a and h_a, y and z are held to 1e-5 of their largest value, about 6: float32
+    noise differs between processors (on one without AVX-512, y 1.7e-5 and z 4.2e-5 at most; with it, below 1e-5).
+    """
     arrays = golden(f"model_{size}")
     out = jax.jit(CLIC(REDUCED).apply)({"params": reduced}, nhwc(arrays["in/x"] if "in/x" in arrays else arrays["x"]))
     get = {key.split("/")[-1]: value for key, value in arrays.items() if not key.startswith("mid/")}
-    for name in ("y", "z", "z_hat", "y_hat"):
+    for name in ("y", "z"):
+        close(out.tensors[name], nhwc(get[name]), atol=1e-5 * np.abs(get[name]).max())
+    for name in ("z_hat", "y_hat"):
         close(out.tensors[name], nhwc(get[name]))
     close(out.tensors["y_hat_corrected"], nhwc(get["y_hat_corrected"]), atol=2e-5)
     close(out.x_hat, nhwc(get["x_hat"]), atol=2e-5)
