@@ -24,10 +24,10 @@ def compiling(config: Config, crops: np.ndarray, dtype: str) -> dict:
 
     Args: crops: uint8 [B, S, S, 3]. dtype: compute type of the transforms.
     """
-    config, state, crops = _set_up(config, crops, dtype)
-    macs = complexity.macs(functools.partial(training.train_step, config), state, crops)
+    config, mesh, shapes, crops = _set_up(config, crops, dtype)
+    macs = complexity.macs(functools.partial(training.train_step, config), shapes, crops)
     begin = time.perf_counter()
-    lowered = _step(config).lower(state, crops)
+    lowered = training.make_streamed_step(config, mesh).lower(shapes, crops)
     middle = time.perf_counter()
     step = lowered.compile()
     return {
@@ -45,7 +45,7 @@ def running(config: Config, crops: np.ndarray, dtype: str, compiled: dict, most:
     Args: compiled: what `compiling` said. most, limit: as for `stopwatch.repeat`.
     Returns a dict; with `skipped` instead of times where a step would not fit into the memory of this machine.
     """
-    config, state, crops = _set_up(config, crops, dtype)
+    config, mesh, shapes, crops = _set_up(config, crops, dtype)
     batch, crop = crops.shape[:2]
     result = {"preset": config.name, "device": device.name(), "optimizer": config.train.optimizer}
     result |= {"batch": batch, "crop": crop, "dtype": dtype, "compiling": compiled}
@@ -53,7 +53,9 @@ def running(config: Config, crops: np.ndarray, dtype: str, compiled: dict, most:
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
     if jax.default_backend() == "cpu" and compiled["temporary_mib"] > free:
         return result | {"skipped": f"needs {compiled['temporary_mib']:.0f} MiB, {free:.0f} MiB are free"}
-    step, metrics = _step(config), {}
+    step, metrics = training.compile_step(training.make_streamed_step(config, mesh), shapes, crops), {}
+    state = training.replicate(mesh, training.new_state(config, init_params(config.model)))
+    memory.release(programs=True)  # as `experiments.train` does
 
     def once():
         nonlocal state, metrics
@@ -73,18 +75,10 @@ def running(config: Config, crops: np.ndarray, dtype: str, compiled: dict, most:
 
 
 def _set_up(config: Config, crops: np.ndarray, dtype: str):
-    """(the config for these crops, the first state, the crops on one device)."""
+    """(the config for these crops, one device, the state's shapes, the crops on that device)."""
     compilation.use_cache()
     memory.keep()
     changes = dict(batch=crops.shape[0], crop=crops.shape[1], dtype=dtype, steps_per_call=1)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
-    state = training.replicate(_mesh(), training.new_state(config, init_params(config.model)))
-    return config, state, training.shard_batch(_mesh(), crops)
-
-
-def _mesh():
-    return training.make_mesh(jax.devices()[:1])
-
-
-def _step(config: Config):
-    return training.make_streamed_step(config, _mesh())
+    mesh = training.make_mesh(jax.devices()[:1])
+    return config, mesh, training.state_shapes(config, mesh), training.shard_batch(mesh, crops)

@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import math
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -105,14 +106,15 @@ def first_params(cfg: config.Config, photos, args):
     return params
 
 
-def open_data(cfg: config.Config, args, mesh):
-    """(start function, crops function): how the steps get their photographs.
+def open_data(cfg: config.Config, args, mesh, shapes):
+    """(start function, crops function, steps a call): the step compiled for states of these shapes, and photographs.
 
     `steps(first)` yields callables state -> (state, metrics); `crops(n, size)` gives uint8 crops for the PCA start.
     """
     t, process = cfg.train, dict(process_index=jax.process_index(), process_count=jax.process_count())
     if streaming.is_large(args.data, MEMORY_LIMIT_MIB):
         step = training.make_streamed_step(cfg, mesh)
+        step = training.compile_step(step, shapes, training.batch_shape(cfg, mesh))
 
         def steps(first):
             stream = streaming.stream_crops(
@@ -128,7 +130,7 @@ def open_data(cfg: config.Config, args, mesh):
         return steps, crops, 1
     photos = data.load_photos(args.data, min_size=t.crop)
     on_devices = training.replicate(mesh, photos)
-    cached = training.make_cached_steps(cfg, mesh)
+    cached = training.compile_step(training.make_cached_steps(cfg, mesh), shapes, on_devices)
 
     def steps(first):
         while True:
@@ -254,14 +256,16 @@ def main(argv=None) -> int:
                 f"{args.out} already holds a run: add --resume to continue it, or name another --out"
             )
         photographs = valid_photographs(args.valid)
-        steps, crops, per_call = open_data(cfg, args, mesh)
+        shapes = training.state_shapes(cfg, mesh)
+        print(f"{cfg.name}: compiling the training step, minutes for a large model", file=sys.stderr, flush=True)
+        steps, crops, per_call = open_data(cfg, args, mesh, shapes)
         if args.resume and manager.latest_step() is not None:
-            example = jax.eval_shape(lambda: training.new_state(cfg, model.init_params(cfg.model)))
-            state = manager.restore(training.replicated_shapes(mesh, example))
+            state = manager.restore(shapes)
         else:
             state = training.replicate(
                 mesh, training.new_state(cfg, jax.tree.map(jax.numpy.asarray, first_params(cfg, crops, args)))
             )
+        memory.release(programs=True)  # those that drew the parameters, above all
         first = int(state.step)
         with run_log.RunLog(args.out, min(cfg.train.steps, args.max_steps or cfg.train.steps), first) as log:
             size = sum(x.size for x in jax.tree.leaves(state.params))
