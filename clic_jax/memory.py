@@ -25,7 +25,7 @@ def keep() -> bool:
 
 
 def release(programs: bool = False) -> None:
-    """Hands memory that nothing uses back to the system, such as the compiler's: 1.8 of 3.5 GB after a step of `paper`.
+    """Hands memory that nothing uses back to the system, such as the compiler's: 1.7 of 3.4 GiB after `paper`'s step.
 
     Args:
       programs: whether to forget everything that jax.jit has traced and compiled as well. What was compiled ahead of

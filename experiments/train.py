@@ -257,7 +257,8 @@ def main(argv=None) -> int:
             )
         photographs = valid_photographs(args.valid)
         shapes = training.state_shapes(cfg, mesh)
-        print(f"{cfg.name}: compiling the training step, minutes for a large model", file=sys.stderr, flush=True)
+        if jax.process_index() == 0:
+            print(f"{cfg.name}: compiling the training step, minutes for a large model", file=sys.stderr, flush=True)
         steps, crops, per_call = open_data(cfg, args, mesh, shapes)
         if args.resume and manager.latest_step() is not None:
             state = manager.restore(shapes)

@@ -1,6 +1,8 @@
 """The Flax modules against fixtures computed with the authors' code: values, gradients, and every decision of the whole
 model."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,10 @@ def golden(shared):
     """Loads a fixture by name as a dict of arrays."""
     folder = shared / "golden"
     return lambda name: dict(np.load(folder / f"{name}.npz"))
+
+
+CPUINFO = Path("/proc/cpuinfo")
+AVX512 = not CPUINFO.exists() or "avx512f" in CPUINFO.read_text()
 
 
 def nhwc(x):
@@ -231,14 +237,14 @@ def reduced(golden):
 def test_whole_model(golden, reduced, size):
     """Values to 1e-5, decisions exactly: every rounded symbol of z and y, the least squares, the image, and the bits.
 
-    Before rounding, at the end of all of g_a and h_a, y and z are held to 1e-5 of their largest value, about 6: float32
-    noise differs between processors (on one without AVX-512, y 1.7e-5 and z 4.2e-5 at most; with it, below 1e-5).
+    Before rounding, y and z may be 1e-5 of their largest value, about 6, off on a processor without AVX-512, where
+    float32 noise is different: y was 1.7e-5 and z 4.2e-5 off on one, whatever the options of XLA.
     """
     arrays = golden(f"model_{size}")
     out = jax.jit(CLIC(REDUCED).apply)({"params": reduced}, nhwc(arrays["in/x"] if "in/x" in arrays else arrays["x"]))
     get = {key.split("/")[-1]: value for key, value in arrays.items() if not key.startswith("mid/")}
     for name in ("y", "z"):
-        close(out.tensors[name], nhwc(get[name]), atol=1e-5 * np.abs(get[name]).max())
+        close(out.tensors[name], nhwc(get[name]), atol=1e-5 * (1 if AVX512 else np.abs(get[name]).max()))
     for name in ("z_hat", "y_hat"):
         close(out.tensors[name], nhwc(get[name]))
     close(out.tensors["y_hat_corrected"], nhwc(get["y_hat_corrected"]), atol=2e-5)
