@@ -243,7 +243,7 @@ COMPACT = dataclasses.replace(
         channel_layers=((128, 3), (64, 1)),
         spatial_ratios=(1.0,),
         parameter_widths=(256,),
-        lmbdas=(0.0006, *PAPER_LMBDAS, 0.075),
+        lmbdas=(0.0006, *PAPER_LMBDAS, 0.085),
     ),
 )
 

@@ -164,7 +164,7 @@ def compile_step(step, *shapes):
     """`step` (of `make_streamed_step`, `make_cached_steps`) compiled for these arguments or shapes.
 
     Ahead of time, and before there is a state, because compiling takes more memory for a while than the state does:
-    four 256x256 crops of `paper`, with `remat` and `accumulate=4`, peak at 4.2 GB (5.7 when it compiled at its first
+    four 256x256 crops of `paper`, with `remat` and `accumulate=4`, peak at 4.4 GB (5.7 when it compiled at its first
     step).
     """
     compiled = step.lower(*shapes).compile()

@@ -4,7 +4,7 @@
         --valid folder:HELD_OUT --out runs/compact
 
 `--init clic-tiny` starts from that model's weights, with its outputs. Variable rate: one model for every lmbda from
-0.0006 to 0.075.
+0.0006 to 0.085.
 """
 
 from clic_jax.config import COMPACT, Config
