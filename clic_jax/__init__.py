@@ -18,14 +18,16 @@ def load(name_or_path):
     """(model, params) of published weights: a name that ships with the package, or a folder.
 
     Args:
-      name_or_path: see `clic_jax.published.load_published`; a training run's folder gives its averaged parameters.
-    Returns: (`clic_jax.model.CLIC`, parameter tree on the default device).
-    Raises: clic_jax.published.CheckpointError for a name or folder that holds no weights, or damaged ones.
+      name_or_path: see `clic_jax.checkpoints.published.load_published`; a training run's folder gives its averaged
+        parameters.
+    Returns: (`clic_jax.model.clic.CLIC`, parameter tree on the default device).
+    Raises: clic_jax.checkpoints.arrays.CheckpointError for a name or folder that holds no weights, or damaged ones.
     """
-    from clic_jax import model, published  # imported here: `import clic_jax` alone should be quick
+    from clic_jax.checkpoints import published
+    from clic_jax.model import clic
 
     config, params, _ = published.load_published(name_or_path)
-    return model.CLIC(config.model), params
+    return clic.CLIC(config.model), params
 
 
 def __getattr__(name):

@@ -12,8 +12,11 @@ import os
 import sys
 from pathlib import Path
 
-from clic_jax import api, cli, container, files, pictures, tiles
+from clic_jax import api, cli
+from clic_jax.coding import tiles
 from clic_jax.errors import UserError
+from clic_jax.files import atomic, container, pictures
+from clic_jax.quality import Quality
 
 NAME = "clic-jax"
 
@@ -88,9 +91,7 @@ def _compress(args) -> int:
     targets = _targets(args, ".clic")
     tiles.check(args.tile)
     _set_up()
-    from clic_jax import coding
-
-    coding.check_quality(args.quality)
+    Quality.of(args.quality)
     api.open_model(args.model).check_refine(args.refine)
     return _batch(args.inputs, functools.partial(_compress_one, args, targets), args.jobs)
 
@@ -150,12 +151,10 @@ def _models(args) -> int:
     _set_up()
     from jax import tree
 
-    from clic_jax import coding
-
     def work(name, _):
         codec = api.open_model(name)
         count = sum(leaf.size for leaf in tree.leaves(codec.params))
-        folder, qualities = api.folder_of(name), f"{coding.QUALITY_MIN:g} to {coding.QUALITY_MAX:g}"
+        folder, qualities = api.folder_of(name), "1 to 100"
         print(f"{name}: id {codec.model_id}, quality {qualities}, {count / 1e6:.1f} M parameters, {folder}")
 
     return _batch(names, work)
@@ -164,10 +163,10 @@ def _models(args) -> int:
 def _set_up():
     """What JAX needs to be quick, before its first use."""
 
-    from clic_jax import compilation, memory
+    from clic_jax import runtime
 
-    memory.keep()
-    compilation.use_cache()
+    runtime.keep_memory()
+    runtime.use_cache()
 
 
 def _targets(args, suffix: str) -> dict[str, str]:
@@ -203,7 +202,7 @@ def _write(args, target: str, data: bytes):
         return
     if args.output not in (None, target):  # a folder
         os.makedirs(args.output, exist_ok=True)
-    files.write_atomically(target, data)
+    atomic.write(target, data)
 
 
 def _batch(names: list[str], work, jobs: int = 1) -> int:

@@ -3,7 +3,7 @@
     data = clic_jax.compress("photo.jpg", quality=60)
     pixels = clic_jax.decompress(data)                     # uint8 [H, W, 3]
 
-`clic_jax.pictures` says what becomes of pictures that are not plain 8-bit RGB.
+`clic_jax.files.pictures` says what becomes of pictures that are not plain 8-bit RGB.
 Importing this module does not import JAX: `clic-jax info` is quick.
 """
 
@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from clic_jax import container, pictures, tiles
-from clic_jax.container import Damaged, Header, ModelMismatch, Tag
-from clic_jax.installed import DEFAULT_MODEL, NoModel, folder_of, installed
+from clic_jax.checkpoints.installed import DEFAULT_MODEL, NoModel, folder_of, installed
+from clic_jax.coding import tiles
+from clic_jax.files import container, pictures
+from clic_jax.files.container import Damaged, Header, ModelMismatch, Tag
+from clic_jax.quality import Quality
 
 if TYPE_CHECKING:
-    from clic_jax.codec import Codec
+    from clic_jax.coding.codec import Codec
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -38,8 +40,8 @@ __all__ = [
 def compress(
     image_or_path,
     *,
-    quality: float = 50,
-    model: str | os.PathLike | None = None,
+    quality: float | Quality = 50,
+    model: "str | os.PathLike | Codec | None" = None,
     metadata: bool = True,
     tile: int = tiles.DEFAULT,
     refine: int = 0,
@@ -51,24 +53,23 @@ def compress(
       image_or_path: a path, an open binary file, a Pillow image, or a uint8 array [H, W], [H, W, 2] (grey and alpha),
         [H, W, 3] or [H, W, 4]. Damaged EXIF data are left out with an ImageWarning.
       quality: 1 (smallest) to 100 (best), in steps of 0.01.
-      model: a name of `installed()` or a published folder; by default clic-compact, or the first installed.
+      model: a name of `installed()`, a published folder, or what `open_model` returned; by default clic-compact, or
+        the first installed.
       metadata: whether to keep EXIF data. The ICC profile, without which colours are wrong, is always kept.
       tile: larger pictures are transformed in overlapping tiles of at most this side, a multiple of 64 pixels from 256.
       refine: steps of a search for better latents, some 0.5 us a pixel and step: slower encoding, smaller files.
       watch: wraps the range of these steps, as `tqdm.tqdm` does, to show progress.
     Raises: QualityError, TileError, RefineError, ImageError, NoModel, CheckpointError; all `clic_jax.errors.UserError`.
     """
-    from clic_jax import coding
-
-    hundredths, tile = coding.check_quality(quality), tiles.check(tile)
+    quality, tile = Quality.of(quality), tiles.check(tile)
     picture = pictures.read(image_or_path)
     codec = open_model(model)
-    coded, _ = codec.encode(picture.rgb, hundredths, tile=tile, refine=refine, watch=watch)
+    coded, _ = codec.encode(picture.rgb, quality, tile=tile, refine=refine, watch=watch)
     height, width = picture.rgb.shape[:2]
     header = Header(
         width=width,
         height=height,
-        quality=hundredths / coding.QUALITY_STEPS,
+        quality=quality,
         model_id=codec.model_id,
         latents_check=coded.check,
         grey=picture.grey,
@@ -82,7 +83,7 @@ def compress(
 def decompress(
     data: bytes,
     *,
-    model: str | os.PathLike | None = None,
+    model: "str | os.PathLike | Codec | None" = None,
     max_pixels: int | None = container.MAX_PIXELS,
     tile: int = tiles.DEFAULT,
 ) -> np.ndarray:
@@ -96,7 +97,7 @@ def decompress(
 def decompress_image(
     data: bytes,
     *,
-    model: str | os.PathLike | None = None,
+    model: "str | os.PathLike | Codec | None" = None,
     max_pixels: int | None = container.MAX_PIXELS,
     tile: int = tiles.DEFAULT,
 ) -> Image.Image:
@@ -105,7 +106,7 @@ def decompress_image(
     Its `info` has `icc_profile` and `exif` (to be given to `Image.save` by its name) where the file has them.
 
     Args:
-      model: a name or published folder; by default the installed model that the file names.
+      model: as for `compress`; by default the installed model that the file names.
       max_pixels: larger pictures are refused; None for no limit.
       tile: as for `compress`, and free to differ from the encoder's; pixels near the tiles' seams then differ a little.
     Raises: a `container.FormatError` of its own kind for each thing that can be wrong with the file, ModelMismatch
@@ -116,26 +117,27 @@ def decompress_image(
     filtered = header.pqf_bytes is not None
     if filtered and codec.config.model.pqf == "none":
         raise Damaged("damaged, for its model has no filter to use its coefficients: copy or download the file again")
-    hundredths = round(header.quality * 100)
     size, tile = (header.height, header.width), tiles.check(tile)
     with ThreadPoolExecutor(1) as beside:
         beside.submit(codec.compile_show, *size, tile=tile)  # what fails here, `show` reports
-        latents = codec.read(stream, filtered, header.latents_check, *size, hundredths)
+        latents = codec.read(stream, filtered, header.latents_check, *size, header.quality)
     return pictures.show(codec.show(latents, *size, tile=tile), header, extras)
 
 
-def open_model(name_or_path: str | os.PathLike | None = None) -> "Codec":
+def open_model(name_or_path: "str | os.PathLike | Codec | None" = None) -> "Codec":
     """The codec of an installed or published model, kept, so that only the first call takes time.
 
-    Args: name_or_path: as `model` of `compress`.
+    Args: name_or_path: as `model` of `compress`; a codec is returned as it is.
     Raises: NoModel; CheckpointError for a folder without a model, or with one that cannot write files or is damaged.
     """
-    return _open(str(folder_of(name_or_path)))
+    known = name_or_path is None or isinstance(name_or_path, (str, os.PathLike))
+    return _open(str(folder_of(name_or_path))) if known else name_or_path
 
 
 @functools.lru_cache(4)
 def _open(folder: str) -> "Codec":
-    from clic_jax import codec, published
+    from clic_jax.checkpoints import published
+    from clic_jax.coding import codec
 
     data = published.load_coding(folder)
     return codec.Codec(*published.load_published(folder), data)

@@ -232,8 +232,8 @@ TINY = Config(
     ),
 )
 
-# `tiny` grown where trained weights could not follow their data any more (`clic_jax.growth` carries them over), for a
-# wider range of rates.
+# `tiny` grown where trained weights could not follow their data any more (`clic_jax.training.growth` carries them
+# over), for a wider range of rates.
 COMPACT = dataclasses.replace(
     TINY,
     name="compact",

@@ -2,14 +2,15 @@
 
 import clic_jax.pillow
 Image.open("x.clic").save("x.png")                     # the pixels are decoded at their first use
-image.save("x.clic", quality=60)                       # what is kept, and how: clic_jax.pictures
+image.save("x.clic", quality=60)                       # what is kept, and how: clic_jax.files.pictures
 """
 
 import os
 
 from PIL import Image, ImageFile
 
-from clic_jax import api, container, pictures
+from clic_jax import api
+from clic_jax.files import container, pictures
 
 FORMAT, SUFFIX, MIME = "CLIC", ".clic", "image/x-clic"
 _model: str | os.PathLike | None = None  # chosen by `register`
@@ -39,7 +40,7 @@ class ClicImageFile(ImageFile.ImageFile):
         header, _, extras = container.unpack(self._data, max_pixels=None)  # Pillow has a limit of its own
         self._size = header.width, header.height
         self._mode = ("L" if header.grey else "RGB") + "A" * (container.Tag.ALPHA in extras)
-        self.info["quality"] = header.quality
+        self.info["quality"] = float(header.quality)
         pictures.attach(self, extras)
 
     def load(self):

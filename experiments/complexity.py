@@ -15,8 +15,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from clic_jax import config, pqf, settings
-from clic_jax.model import CLIC, slices
+from clic_jax import config, settings
+from clic_jax.model import pqf
+from clic_jax.model.clic import CLIC, slices
 from experiments import cli
 
 

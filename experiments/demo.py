@@ -13,8 +13,12 @@ import numpy as np
 from PIL import Image
 
 import clic_jax
-from clic_jax import data, files, metrics
-from experiments import cli, train
+from clic_jax import metrics
+from clic_jax.files import atomic
+from clic_jax.training import data
+from experiments import cli
+from experiments.paths import CONFIGS
+from experiments.train import __main__ as train
 
 QUALITY = 40
 
@@ -35,7 +39,7 @@ def main(argv=None) -> int:
     run = args.out / "run"
     if run.exists():
         shutil.rmtree(run)
-    config = Path(__file__).parent / "configs" / "tiny.py"
+    config = CONFIGS / "tiny.py"
     status = train.main(
         [
             "--config",
@@ -59,7 +63,7 @@ def main(argv=None) -> int:
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     ((name, x),) = data.whole_images("sample:valid")
     coded = clic_jax.compress(x, quality=QUALITY, model=published)
-    files.write_atomically(args.out / "photo.clic", coded)
+    atomic.write(args.out / "photo.clic", coded)
     x_hat = clic_jax.decompress((args.out / "photo.clic").read_bytes(), model=published)
     Image.fromarray(np.concatenate([x, x_hat], axis=1)).save(args.out / "before_after.png")
     print(

@@ -6,7 +6,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from experiments.stopwatch import repeat
+from experiments.benchmark.stopwatch import repeat
 
 PEAK_SIZE = {"cpu": 2048}  # side of the matrices; 8192 on accelerators
 _COMPILE_EVENTS = (

@@ -3,9 +3,9 @@
 import importlib.util
 from pathlib import Path
 
-from clic_jax import config, published
-
-CONFIGS = Path(__file__).parent / "configs"
+from clic_jax import config
+from clic_jax.checkpoints import published
+from experiments.paths import CONFIGS
 
 
 def named(name: str) -> config.Config:
@@ -29,7 +29,7 @@ def read(path: str) -> config.Config:
 def of_weights(name_or_path: str) -> config.Config:
     """The preset of published weights; the Config that they were trained with where no preset is their model.
 
-    Raises: as `clic_jax.published.load_published`.
+    Raises: as `clic_jax.checkpoints.published.load_published`.
     """
     given = published.load_published(name_or_path)[0]
     return next((preset for preset in config.PRESETS.values() if preset.model == given.model), given)

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from clic_jax import files
 from clic_jax.errors import UserError
+from clic_jax.files import atomic
 from experiments import bd_rate, cli
+from experiments.paths import RESULTS
 
-PUBLISHED = Path(__file__).parent / "results" / "published_kodak.json"
+PUBLISHED = RESULTS / "published_kodak.json"
 KODAK = {f"kodim{number:02}" for number in range(1, 25)}
 MAX_BPP = 1.25  # where the chart ends at the latest
 UNITS = {"psnr": "PSNR, dB", "ms-ssim": "MS-SSIM, dB"}
@@ -223,8 +224,8 @@ def main(argv=None) -> int:
     text = "\n".join(filter(None, (text, estimates(results))))
     args.out.mkdir(parents=True, exist_ok=True)
     for kind in ("png", "svg"):
-        files.write_atomically(args.out / f"rd_{args.metric}.{kind}", draw(results, args.metric, kind))
-    files.write_atomically(args.out / f"bd_rate_{args.metric}.md", text.encode())
+        atomic.write(args.out / f"rd_{args.metric}.{kind}", draw(results, args.metric, kind))
+    atomic.write(args.out / f"bd_rate_{args.metric}.md", text.encode())
     print(text, end="")
     print(f"{args.out}: rd_{args.metric}.png, rd_{args.metric}.svg, bd_rate_{args.metric}.md")
     return 0

@@ -14,14 +14,18 @@ import shlex
 import sys
 from pathlib import Path
 
-from clic_jax import api, files, images, installed, published
+from clic_jax import api
+from clic_jax.checkpoints import installed, published
 from clic_jax.errors import UserError
-from experiments import cli, plot_rd, rd_eval
+from clic_jax.files import atomic, images
+from experiments import cli, plot_rd
+from experiments.paths import CONFIGS, RESULTS
+from experiments.rd_eval import __main__ as rd_eval
 from experiments.report import __main__ as report
 from experiments.report import page, results, sections
 
 CODECS = "jpeg,webp,avif"
-KODAK = Path(__file__).parent / "results" / "kodak"  # photographs, to tell another domain by
+KODAK = RESULTS / "kodak"  # photographs, to tell another domain by
 WORST = 5  # images named in the verdict
 SHIFT = 10  # points of BD-rate worse than on photographs that are worth a word
 FINE_TUNING = ("train.steps=4000", "train.learning_rate=3e-4")  # a third of the rate that training from scratch takes
@@ -63,8 +67,8 @@ def main(argv=None) -> int:
     shown = ["--data", str(args.folder), "--model", args.model, "--codec", ours.codec, "--images", str(args.images)]
     report.main([str(measured), "--out", str(args.out / "report.html"), *shown])
     lines = verdict(ours, comparisons, reference(ours)) + advice(args, comparisons, sizes)
-    files.write_atomically(args.out / "per_image.csv", per_image(ours, comparisons).encode())
-    files.write_atomically(args.out / "verdict.txt", ("\n".join(lines) + "\n").encode())
+    atomic.write(args.out / "per_image.csv", per_image(ours, comparisons).encode())
+    atomic.write(args.out / "verdict.txt", ("\n".join(lines) + "\n").encode())
     print("\n" + "\n".join(lines))
     return status
 
@@ -127,7 +131,7 @@ def advice(args, comparisons: list[results.Comparison], sizes: list[tuple[int, i
     if not any(comparison.lost for comparison in comparisons):
         return ["No image is lost to any of these codecs: fine-tuning is not needed, though it may save more."]
     config = published.load_published(args.model)[0]
-    path = Path(__file__).parent / "configs" / f"{config.name}.py"
+    path = CONFIGS / f"{config.name}.py"
     path = f"experiments/configs/{path.name}" if path.is_file() else "THE_FILE_IT_WAS_TRAINED_WITH.py"
     settings = list(FINE_TUNING)
     largest = max(min(size) for size in sizes)

@@ -15,24 +15,25 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from clic_jax import api, coding, compilation, data, files, memory, metrics
+from clic_jax import api, metrics, runtime
+from clic_jax.files import atomic
+from clic_jax.quality import Quality
+from clic_jax.training import data
 from experiments import cli
 
 QUALITIES = (1, 20, 40, 60, 80, 100)
 
 
-def measure(codec, x: np.ndarray, hundredths: int) -> dict:
+def measure(codec, x: np.ndarray, quality: Quality) -> dict:
     """One image with the filter and without: {"pqf_bytes", "share", "psnr_gain", "net_gain"}; shares of the file."""
-    coded, latents = codec.encode(x, hundredths)
+    coded, latents = codec.encode(x, quality)
     if coded.pqf_bytes is None:
         return {"pqf_bytes": 0, "share": 0.0, "psnr_gain": 0.0, "net_gain": 0.0}
     h, w = x.shape[:2]
-    plain = codec.read(coded.stream, False, coded.check, h, w, hundredths)  # stops before the coefficients
+    plain = codec.read(coded.stream, False, coded.check, h, w, quality)  # stops before the coefficients
     shown, bare = (codec.show(v, h, w) for v in (latents, plain))
     bits = 8 * len(coded.stream)
-    saved = (
-        coding.quality_lmbda(codec.config.model, hundredths) * (metrics.mse(x, bare) - metrics.mse(x, shown)) * h * w
-    )
+    saved = quality.lmbda(codec.config.model.lmbdas) * (metrics.mse(x, bare) - metrics.mse(x, shown)) * h * w
     return {
         "pqf_bytes": coded.pqf_bytes,
         "share": coded.pqf_bytes / len(coded.stream),
@@ -51,22 +52,22 @@ def main(argv=None) -> int:
     parser.add_argument("--qualities", type=float, nargs="+", default=QUALITIES, help="1 to 100")
     parser.add_argument("--out", type=Path, help="a JSON file")
     args = parser.parse_args(argv)
-    qualities = [coding.check_quality(quality) for quality in args.qualities]
-    compilation.use_cache()
-    memory.keep()
+    qualities = [Quality.of(quality) for quality in args.qualities]
+    runtime.use_cache()
+    runtime.keep_memory()
     codec, rows = api.open_model(args.model), []
     photographs = list(data.whole_images(f"folder:{args.data}"))
-    for hundredths in tqdm(qualities, unit="quality", disable=None):
-        parts = [measure(codec, x, hundredths) for _, x in photographs]
+    for quality in tqdm(qualities, unit="quality", disable=None):
+        parts = [measure(codec, x, quality) for _, x in photographs]
         mean = {key: float(np.mean([part[key] for part in parts])) for key in parts[0]}
         used = sum(part["pqf_bytes"] > 0 for part in parts)
-        rows.append({"quality": hundredths / coding.QUALITY_STEPS, "images": len(parts), "used": used} | mean)
+        rows.append({"quality": float(quality), "images": len(parts), "used": used} | mean)
         print(
             "quality {quality:5g}: {used} of {images} images, {pqf_bytes:.0f} bytes, "
             "{psnr_gain:+.4f} dB, net gain {net_gain:.3%} of the rate".format(**rows[-1])
         )
     if args.out:
-        files.write_atomically(args.out, json.dumps({"model_id": codec.model_id, "rows": rows}, indent=1).encode())
+        atomic.write(args.out, json.dumps({"model_id": codec.model_id, "rows": rows}, indent=1).encode())
     return 0
 
 

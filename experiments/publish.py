@@ -13,7 +13,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from clic_jax import coding, compilation, config, data, published
+from clic_jax import config, runtime
+from clic_jax.checkpoints import published
+from clic_jax.coding import measured
+from clic_jax.training import data
 from experiments import cli
 
 CALIBRATION_PIXELS = 64 * 256**2  # that ranges of the integer networks and counts of symbols are measured on
@@ -29,7 +32,7 @@ def publish(folder: Path, cfg: config.Config, params, crops, metrics: dict, half
     if half:
         params = jax.tree.map(lambda x: np.float32(np.float16(x)), params)
     size = cfg.train.crop
-    integers = coding.measure(cfg.model, params, crops(max(8, CALIBRATION_PIXELS // size**2), size))
+    integers = measured.measure(cfg.model, params, crops(max(8, CALIBRATION_PIXELS // size**2), size))
     if folder.exists():
         shutil.rmtree(folder)
     return published.save_published(folder, cfg, params, metrics, coding=integers, half=half)
@@ -45,7 +48,7 @@ def main(argv=None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the published folder, replaced if it exists")
     parser.add_argument("--half", action="store_true", help="store float16: half the size")
     args = parser.parse_args(argv)
-    compilation.use_cache()
+    runtime.use_cache()
     cfg, params, _ = published.load_published(args.run)
     photos = data.load_photos(args.data, min_size=cfg.train.crop)
 

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from clic_jax.checkerboard import merge, split
 from clic_jax.config import ModelConfig
-from clic_jax.entropy import y_bits
-from clic_jax.model import CLIC, slices
+from clic_jax.model.checkerboard import merge, split
+from clic_jax.model.clic import CLIC, slices
+from clic_jax.model.entropy import y_bits
 
 
 class Maps(NamedTuple):

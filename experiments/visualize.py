@@ -19,10 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from clic_jax import coding, compilation, files, images, memory, metrics, published
+from clic_jax import metrics, runtime
+from clic_jax.checkpoints import published
+from clic_jax.checkpoints.installed import DEFAULT_MODEL
 from clic_jax.errors import UserError
-from clic_jax.evaluation import STRIDE
-from clic_jax.installed import DEFAULT_MODEL
+from clic_jax.files import atomic, images
+from clic_jax.quality import Quality
+from clic_jax.training.evaluation import STRIDE
 from experiments import cli, visual_maps
 
 CENTERS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # Okabe and Ito's, which the colour-blind can tell apart
@@ -203,14 +206,14 @@ def parse(argv=None) -> argparse.Namespace:
 def main(argv=None) -> int:
     """Runs the command line."""
     args = parse(argv)
-    compilation.use_cache()
-    memory.keep()
+    runtime.use_cache()
+    runtime.keep_memory()
     new_figure(1, 1)  # fails now rather than after the work
-    hundredths = coding.check_quality(args.quality)
+    quality = Quality.of(args.quality)
     x = read(args.image, args.max_side)
     config, params, model_id = published.load_published(args.model)
     args.out.mkdir(parents=True, exist_ok=True)
-    lmbda = jnp.full(1, coding.quality_lmbda(config.model, hundredths), jnp.float32)
+    lmbda = jnp.full(1, quality.lmbda(config.model.lmbdas), jnp.float32)
     padded = images.pad_to_multiple(x, STRIDE)
     maps = visual_maps.look_inside(config.model, params, padded, lmbda)
     crops = visual_maps.spread_crops(padded, FIELD_SIDE)
@@ -219,7 +222,7 @@ def main(argv=None) -> int:
     for name, figure in figures.items():
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=120)
-        files.write_atomically(args.out / f"{name}.png", file.getvalue())
+        atomic.write(args.out / f"{name}.png", file.getvalue())
     if maps.correction is None:
         print(f"{args.model} has no filter, so there is no pqf.png")
     print(f"{args.out}: {', '.join(f'{name}.png' for name in figures)}, model {model_id}")

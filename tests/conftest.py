@@ -13,13 +13,16 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from clic_jax import coding, compilation, initialization, published  # noqa: E402
-from clic_jax.model import init_params  # noqa: E402
+from clic_jax import runtime
+from clic_jax.checkpoints import published
+from clic_jax.coding import measured
+from clic_jax.model.clic import init_params  # noqa: E402
+from clic_jax.training import pca_start
 from tests.micro import MICRO  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
-compilation.use_cache()
+runtime.use_cache()
 
 
 def pytest_runtest_setup(item):
@@ -66,7 +69,7 @@ def published_micro(tmp_path_factory) -> Path:
     config = MICRO.model
     crops = np.stack([photograph(128, 128, seed) for seed in range(16)])
     params = init_params(config)
-    params = initialization.transform_codec(params, config, crops)
+    params = pca_start.transform_codec(params, config, crops)
     folder = tmp_path_factory.mktemp("published") / "micro"
-    published.save_published(folder, MICRO, params, {}, coding=coding.measure(config, params, crops))
+    published.save_published(folder, MICRO, params, {}, coding=measured.measure(config, params, crops))
     return folder

@@ -10,10 +10,13 @@ import pytest
 from PIL import Image, ImageCms
 
 import clic_jax
-from clic_jax import api, coding, container, published
-from clic_jax.container import Damaged, ModelMismatch, Tag, TooLarge
-from clic_jax.images import ImageError
+from clic_jax import api
+from clic_jax.checkpoints import arrays
+from clic_jax.files import container
+from clic_jax.files.container import Damaged, ModelMismatch, Tag, TooLarge
+from clic_jax.files.images import ImageError
 from clic_jax.metrics import psnr
+from clic_jax.quality import QualityError
 from tests.conftest import photograph
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -22,12 +25,12 @@ PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 @pytest.fixture
 def installed(monkeypatch, published_micro):
     """`micro` is an installed model, and the only one."""
-    monkeypatch.setattr("clic_jax.installed.WEIGHTS", published_micro.parent)
+    monkeypatch.setattr("clic_jax.checkpoints.installed.WEIGHTS", published_micro.parent)
 
 
 @pytest.fixture
 def nothing_installed(monkeypatch, tmp_path):
-    monkeypatch.setattr("clic_jax.installed.WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr("clic_jax.checkpoints.installed.WEIGHTS", tmp_path / "weights")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +86,7 @@ def test_quality(published_micro, data):
 
 @pytest.mark.parametrize("quality", [0, 0.99, 100.01, -1, float("nan"), float("inf")])
 def test_qualities_out_of_range(quality, nothing_installed):
-    with pytest.raises(coding.QualityError, match="1 .* to 100"):
+    with pytest.raises(QualityError, match="1 .* to 100"):
         api.compress(photograph(4, 4), quality=quality)
 
 
@@ -96,7 +99,7 @@ def test_default_model(installed, published_micro, monkeypatch, tmp_path):
     assert api.open_model().model_id == api.installed()["micro"]
     for name in ("a", api.DEFAULT_MODEL, "z"):
         shutil.copytree(published_micro, tmp_path / name)
-    monkeypatch.setattr("clic_jax.installed.WEIGHTS", tmp_path)
+    monkeypatch.setattr("clic_jax.checkpoints.installed.WEIGHTS", tmp_path)
     assert list(api.installed()) == ["a", api.DEFAULT_MODEL, "z"]
     monkeypatch.setattr(api, "_open", lambda folder: folder)
     assert api.open_model() == str(tmp_path / api.DEFAULT_MODEL)
@@ -118,7 +121,7 @@ def test_an_unreadable_model_does_not_hide_the_others(installed, published_micro
     shutil.copytree(published_micro, tmp_path / "micro")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "checkpoint.json").write_text("[")
-    monkeypatch.setattr("clic_jax.installed.WEIGHTS", tmp_path)
+    monkeypatch.setattr("clic_jax.checkpoints.installed.WEIGHTS", tmp_path)
     assert api.installed() == {"bad": "unreadable", "micro": container.peek(data)["model_id"]}
     codec = api.open_model(published_micro)
     monkeypatch.setattr(api, "_open", lambda folder: {str(tmp_path / "micro"): codec}[folder])
@@ -143,7 +146,7 @@ def test_wrong_model(data, published_micro, nothing_installed):
 def test_models_that_are_none(tmp_path, published_micro):
     with pytest.raises(api.NoModel, match="neither a folder nor an installed model"):
         api.open_model(tmp_path / "nowhere")
-    with pytest.raises(published.CheckpointError, match="cannot write files"):
+    with pytest.raises(arrays.CheckpointError, match="cannot write files"):
         api.open_model(tmp_path)
     with pytest.raises(ImageError):  # which does not need one
         api.compress("nowhere.png", model=tmp_path)

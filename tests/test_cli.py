@@ -13,8 +13,7 @@ import pytest
 from clic_jax import cli
 from clic_jax.config import ConfigError, preset
 from experiments import cli as experiments_cli
-
-ROOT = Path(__file__).parent.parent
+from tests.conftest import ROOT
 
 
 def outcome(action, capsys):

@@ -3,31 +3,30 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 from PIL import Image
 
-from clic_jax import api, memory, model, training
+from clic_jax import api, runtime
+from clic_jax.model import clic
+from clic_jax.training import steps
 from experiments import device
-from tests.conftest import photograph
-from tests.test_training import LEARNER
-
-ROOT = Path(__file__).parent.parent
+from tests.conftest import ROOT, photograph
+from tests.training.test_steps import LEARNER
 
 
 def test_training_step():
     """Compiled ahead of time, it compiles no more, and forgetting other programs leaves it as it is."""
-    mesh = training.make_mesh(jax.devices()[:1])
-    shapes = training.state_shapes(LEARNER, mesh), training.batch_shape(LEARNER, mesh)
-    step = training.compile_step(training.make_streamed_step(LEARNER, mesh), *shapes)
-    state = training.replicate(mesh, training.new_state(LEARNER, model.init_params(LEARNER.model)))
-    memory.release(programs=True)
+    mesh = steps.make_mesh(jax.devices()[:1])
+    shapes = steps.state_shapes(LEARNER, mesh), steps.batch_shape(LEARNER, mesh)
+    step = steps.compile_step(steps.make_streamed_step(LEARNER, mesh), *shapes)
+    state = steps.replicate(mesh, steps.new_state(LEARNER, clic.init_params(LEARNER.model)))
+    runtime.release_memory(programs=True)
     for seed in range(3):
         crops = np.random.default_rng(seed).integers(0, 256, (8, 64, 64, 3)).astype(np.uint8)
         with device.compilations() as found:
-            state, _ = step(state, training.shard_batch(mesh, crops))
+            state, _ = step(state, steps.shard_batch(mesh, crops))
         assert not found.count
     assert int(state.step) == 3
 

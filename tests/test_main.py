@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clic_jax import __main__, api, container
-from tests.conftest import photograph
+from clic_jax import __main__, api
+from clic_jax.files import container
+from tests.conftest import ROOT, photograph
 
-ROOT = Path(__file__).parent.parent
 X = photograph(40, 60)
 FULL = Path("/dev/full")
 
@@ -23,7 +23,7 @@ FULL = Path("/dev/full")
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch, published_micro):
     """An empty folder to work in, and `micro` as the only installed model."""
-    monkeypatch.setattr("clic_jax.installed.WEIGHTS", published_micro.parent)
+    monkeypatch.setattr("clic_jax.checkpoints.installed.WEIGHTS", published_micro.parent)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -154,7 +154,7 @@ def test_info(run, data, monkeypatch, folder):
     assert parts["total"] == len(data) == sum(parts.values()) - parts["total"]
     text = run("info", "x.clic")[1].decode()
     assert "60 x 40" in text and "quality 50" in text and f"{len(data)} bytes" in text and "(micro)" in text
-    monkeypatch.setattr("clic_jax.installed.WEIGHTS", folder)
+    monkeypatch.setattr("clic_jax.checkpoints.installed.WEIGHTS", folder)
     assert json.loads(run("info", "x.clic", "--json")[1])["model"] is None
     assert "not installed" in run("info", "x.clic")[1].decode()
 
@@ -175,7 +175,7 @@ def test_models(run, published_micro, folder, monkeypatch):
     assert out.decode().startswith(f"micro: id {api.installed()['micro']}, quality 1 to 100, 0.1 M parameters, ")
     assert out.decode().rstrip().endswith(str(published_micro))
     assert run("models", published_micro)[1].decode().split(":")[1] == out.decode().split(":")[1]
-    monkeypatch.setattr("clic_jax.installed.WEIGHTS", folder)
+    monkeypatch.setattr("clic_jax.checkpoints.installed.WEIGHTS", folder)
     assert run("models") == (
         0,
         b"no model is installed; --model FOLDER takes the folder `published` of a training run\n",

@@ -133,7 +133,7 @@ def test_help(run, arguments):
 
 
 def test_no_model(run, data, folder, monkeypatch):
-    monkeypatch.setattr("clic_jax.installed.WEIGHTS", folder)
+    monkeypatch.setattr("clic_jax.checkpoints.installed.WEIGHTS", folder)
     save("a.png")
     Path("x.clic").write_bytes(data)
     status, _, err = run("compress", "a.png")
@@ -144,7 +144,7 @@ def test_no_model(run, data, folder, monkeypatch):
 
 
 def test_wrong_model(run, data, folder, published_micro):
-    from clic_jax.container import pack, unpack
+    from clic_jax.files.container import pack, unpack
 
     header, stream, extras = unpack(data)
     header = type(header)(**vars(header) | {"model_id": "00000000"})

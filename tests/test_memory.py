@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_compilation import ROOT
+from tests.conftest import ROOT
 
 KEEP_AND_RELEASE = """
-from clic_jax import memory
+from clic_jax import runtime
 import numpy as np
 
 def resident_mib():
     return int(next(x for x in open("/proc/self/status") if x.startswith("VmRSS")).split()[1]) / 1024
 
-assert memory.keep()
+assert runtime.keep_memory()
 before = resident_mib()
 arrays = [np.ones(2**16, np.uint8) for _ in range(4096)]
 full = resident_mib()
 del arrays
 kept = resident_mib()
-memory.release()
+runtime.release_memory()
 print(full - before, kept - before, resident_mib() - before)
 """
 

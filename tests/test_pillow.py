@@ -7,7 +7,8 @@ import pytest
 from PIL import Image, ImageCms
 
 import clic_jax.pillow
-from clic_jax import api, container
+from clic_jax import api
+from clic_jax.files import container
 from tests.conftest import photograph
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -91,7 +92,7 @@ def test_errors_keep_their_names(tmp_path, monkeypatch):
     with pytest.raises(container.Damaged):
         Image.open(io.BytesIO(data[:-5] + bytes(5)))
     clic_jax.pillow.register()
-    monkeypatch.setattr("clic_jax.installed.WEIGHTS", tmp_path)
+    monkeypatch.setattr("clic_jax.checkpoints.installed.WEIGHTS", tmp_path)
     image = Image.open(path)  # needs no model
     with pytest.raises(container.ModelMismatch):
         image.load()

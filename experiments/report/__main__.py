@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from clic_jax import compilation, files, installed
+from clic_jax import runtime
+from clic_jax.checkpoints import installed
+from clic_jax.files import atomic
 from experiments import cli
 from experiments.report import page, pictures, results, savings, sections, viewers
 from experiments.report.results import ReportError
@@ -60,14 +62,14 @@ def parse(argv=None):
 def main(argv=None) -> int:
     """Runs the command line."""
     args = parse(argv)
-    compilation.use_cache()
+    runtime.use_cache()
     found = results.read(args.dir)
     ours, others = results.choose(found, args.codec)
     comparisons = [results.compare(ours, theirs) for theirs in others]
     volumes = _volumes(args, [ours, *others])
     html = page.page(comparisons, ours, volumes, args.psnr is not None, _pictures(args, ours, comparisons))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(args.out, html.encode())
+    atomic.write(args.out, html.encode())
     for comparison in comparisons:
         print(page.outcome(comparison))
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")

@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from clic_jax import api, images, metrics
-from experiments import codecs
+from clic_jax import api, metrics
+from clic_jax.files import images
+from experiments.rd_eval import codecs
 from experiments.report.results import ReportError, Result
 
 CROPS = (512, 448, 384, 320, 256, 192, 128)  # sides, the first with which the page stays below its limit

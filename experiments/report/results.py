@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from clic_jax.errors import UserError
-from experiments import bd_rate, codecs, plot_rd
+from experiments import bd_rate, plot_rd
+from experiments.rd_eval import codecs
 
 
 class ReportError(UserError):

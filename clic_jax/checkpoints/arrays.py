@@ -1,0 +1,124 @@
+"""Arrays on disk: what training states and published weights both need of orbax, with errors of one line.
+
+Orbax is imported here alone, when a checkpoint is first opened. Nothing needs the device mesh of the writer.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from clic_jax.config import Config
+from clic_jax.errors import UserError
+from clic_jax.settings import from_json
+
+WIDE = {np.dtype("float16"): np.dtype("float32")}  # what is stored narrow is read wide
+STEP_REMEDY = "if it is damaged, delete that folder to go on from an earlier step"
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot be written, read, or used for this config; the message is one line with the remedy."""
+
+
+def model_id(params: Any, coding: dict | None = None) -> str:
+    """8 hex digits that change with any name, dtype, shape or bit of `params`, and not with the order of its dicts.
+
+    With `coding` (the integers of `clic_jax.coding.measured.measure`, that files are coded with) with those as well.
+    """
+    digest = hashlib.sha256(b"" if coding is None else json.dumps(coding, sort_keys=True).encode())
+    for path, array in sorted(jax.tree.map(np.asarray, flat(params)).items()):
+        digest.update(f"{path} {array.dtype.name} {array.shape}\n".encode() + array.tobytes())
+    return digest.hexdigest()[:8]
+
+
+def newest_step(folder: Path) -> Path | None:
+    """The newest complete step in a training folder; what is half written is not called by its number alone."""
+    steps = [state.parent for state in folder.glob("*/state") if state.parent.name.isdigit()]
+    return max(steps, key=lambda step: int(step.name), default=None)
+
+
+def read_about(step: Path) -> tuple[Config, dict[str, str]]:
+    """The config and the ids of the parts of the state (`part_ids`) stored in the folder of a step."""
+    with explained(f"cannot read {step} ({STEP_REMEDY})"):
+        about = json.loads((step / "about" / "metadata").read_text())  # where orbax's JSON handler puts it
+        return from_json(json.dumps(about["config"])), about["ids"]
+
+
+def read_arrays(folder: Path, item: str, remedy: str, ids: dict, example: Any = None, key: str = "") -> Any:
+    """The pytree in `folder`/`item`, or its part `key`, like `example` or on the default device; `ids` are checked."""
+    ocp = orbax()
+    with explained(f"cannot read {folder} ({remedy})"), ocp.PyTreeCheckpointer() as checkpointer:
+        stored = getattr(checkpointer.metadata(folder / item).item_metadata, "tree", None)
+        if stored is None:
+            raise ValueError("its list of arrays is missing or unreadable")
+        if key and key not in stored:
+            raise CheckpointError(f"{folder} holds {', '.join(stored)}, but no {key!r}, which is what is loaded")
+        if example is None:
+            part = {key: stored[key]} if key else stored
+            example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, WIDE.get(x.dtype, x.dtype)), part)
+        else:
+            _require_same_arrays(folder, stored, example)
+        local = jax.device_put(0).sharding  # without one, orbax looks for the devices of the writer (its issue 678)
+        wanted = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None) or local), example
+        )
+        how = ocp.checkpoint_utils.construct_restore_args(wanted)
+        tree = checkpointer.restore(folder / item, args=ocp.args.PyTreeRestore(wanted, how, partial_restore=True))
+    for name, identity in part_ids(tree).items():
+        if ids.get(name, identity) != identity:
+            raise CheckpointError(f"{folder} has other bits in {name!r} than were saved: {remedy}")
+    return tree
+
+
+def _require_same_arrays(path: Path, stored: Any, example: Any):
+    """Raises CheckpointError naming the first array that differs; orbax would cast to another dtype without a word."""
+    old, new = (
+        {name: f"{np.dtype(x.dtype).name}{list(x.shape)}" for name, x in flat(tree).items()}
+        for tree in (stored, example)
+    )
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name, "absent"), new.get(name, "absent")
+        if a != b:
+            raise CheckpointError(f"{path} was written by other code: {name} is {a} there and {b} here")
+
+
+def part_ids(state: Any) -> dict[str, str]:
+    """`model_id` of each top-level part of a state, such as "ema"; none for arrays spread over several processes."""
+    parts: dict[str, dict] = {}
+    for path, leaf in flat(state).items():
+        parts.setdefault(path.split("/")[0], {})[path] = leaf
+    local = all(getattr(x, "is_fully_addressable", True) or x.is_fully_replicated for x in jax.tree.leaves(state))
+    return {name: model_id(part) for name, part in parts.items()} if local else {}
+
+
+def flat(tree: Any) -> dict[str, Any]:
+    """Leaves by path, such as `params/g_a/kernel`; the same for dicts, dataclasses and what orbax makes of either."""
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in jax.tree.leaves_with_path(tree)}
+
+
+def orbax():
+    """The orbax module, imported at the first use (0.5 s) and with a silent log: the errors there are also raised."""
+    import orbax.checkpoint
+
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    return orbax.checkpoint
+
+
+@contextlib.contextmanager
+def explained(what: str):
+    """Turns any error inside into a CheckpointError of one line that starts with `what`."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # orbax and tensorstore have no base class: ValueError, KeyError, OSError and others
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        reason = os.strerror(int(code[1])) if code else re.split(r"\n| \[tensorstore_spec|\. See full", str(error))[0]
+        raise CheckpointError(f"{what}: {reason[:300] or type(error).__name__}") from error

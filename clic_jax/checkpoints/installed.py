@@ -1,0 +1,40 @@
+"""Which models ship with the package, and where a model that is named lies. Does not import JAX: `clic-jax info` is
+quick."""
+
+import json
+import os
+from pathlib import Path
+
+from clic_jax.errors import UserError
+
+WEIGHTS = Path(__file__).parents[1] / "weights"  # one published folder each
+DEFAULT_MODEL = "clic-compact"
+
+
+class NoModel(UserError):
+    """The model that was named does not exist; or none was named, and none is installed."""
+
+
+def folder_of(name_or_path: str | os.PathLike | None = None) -> Path:
+    """The folder of a model, its name and the default resolved. Raises: NoModel."""
+    names = installed()
+    if name_or_path is None:
+        if not names:
+            raise NoModel("no model is installed: give --model FOLDER, the folder `published` of a training run")
+        name_or_path = DEFAULT_MODEL if DEFAULT_MODEL in names else next(iter(names))
+    folder = (WEIGHTS / name_or_path if name_or_path in names else Path(name_or_path)).absolute()
+    if not folder.exists():
+        known = ", ".join(names) or "there are none"
+        raise NoModel(f"no model {str(name_or_path)!r}: it is neither a folder nor an installed model ({known})")
+    return folder
+
+
+def installed() -> dict[str, str]:
+    """Model ids of the models that ship with the package, by name."""
+    ids = {}
+    for path in sorted(WEIGHTS.glob("*/checkpoint.json")):
+        try:
+            ids[path.parent.name] = str(json.loads(path.read_text())["model_id"])
+        except (OSError, ValueError, LookupError, TypeError):
+            ids[path.parent.name] = "unreadable"  # opening it says why
+    return ids

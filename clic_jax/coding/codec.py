@@ -1,0 +1,267 @@
+"""Photographs to symbols and back: what encoder and decoder of one model share.
+
+    encode:  x -> y, z (float) -> integers;     decode: integers;     both: integers -> y_hat -> x_hat (float)
+    both:    z_hat -> features -> for each slice: anchors, then non-anchors      (fixedpoint, the same functions)
+
+Symbols and tables come from integer arithmetic alone, so a file decodes to the same latents anywhere; the picture made
+from them is float32 and may differ in the last bit of a pixel now and then. Memory: the transforms hold one tile
+(`clic_jax.coding.tiles`); `tiny` took 60 bytes a pixel to encode 50 megapixels, and 48 to decode them, all told.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from clic_jax import metrics
+from clic_jax.coding import coefficients, measured, range_coder, tiles
+from clic_jax.coding.fixedpoint import FixedContext
+from clic_jax.coding.programs import programs
+from clic_jax.config import Config
+from clic_jax.errors import UserError
+from clic_jax.files import images
+from clic_jax.files.container import Desync, checksum
+from clic_jax.model.clic import STEP_AT_UNIT_LMBDA, reference_lmbda
+from clic_jax.model.context import code_slices
+from clic_jax.quality import Quality
+
+STRIDE = 64  # of z: images are padded to multiples of it, their last row and column repeated
+Y_STRIDE = 16  # of y
+# lmbda from which an encoder does not try a filter that was trained beside the model ("auxiliary"). From quality 40 of
+# `tiny` on, the last at which it is tried, it gained 0.01 % of the rate at most, and trying it takes 60 % of encoding.
+PQF_LMBDA_MAX = 0.0066
+
+
+class RefineError(UserError):
+    """A search for better latents that cannot be."""
+
+
+class Coded(NamedTuple):
+    """One image as a file holds it."""
+
+    stream: bytes  # z, then y, then the filter's coefficients, range-coded as one
+    z_bytes: int  # of the stream that are z's, to the nearest byte
+    pqf_bytes: int | None  # those of the coefficients; None where the filter does not pay
+    check: int  # checksum of z and y, by which a decoder out of step finds out
+
+
+class Latents(NamedTuple):
+    """What a decoder makes a picture from, and an encoder knows as well."""
+
+    y_hat: jax.Array  # float32 [1, h, w, M] in quantisation steps, corrected where the filter pays
+    z: jax.Array  # int32 [1, h/4, w/4, N]
+    lmbda: np.ndarray  # float32 [1]
+
+
+class Codec:
+    """One published model, ready to code images of any size: `encode`, `read` and `show`.
+
+    Args:
+      config, params, model_id: of `checkpoints.published.load_published`.
+      data: the coding data of `measured.measure`.
+      networks: `FixedContext`, or a class like it, to compare with.
+      coder: `coding.range_coder`, or anything with its Encoder, Decoder and bits.
+    Raises: OtherArithmetic for a model of another version of the integer arithmetic.
+    """
+
+    def __init__(self, config: Config, params, model_id: str, data: dict, *, networks=FixedContext, coder=range_coder):
+        measured.check_arithmetic(data)
+        # uncommitted arrays: those that come from a checkpoint are bound to their device, and compile a second time
+        self.config, self.params, self.model_id = config, jax.device_put(jax.device_get(params)), model_id
+        self.programs = programs(config.model, self.params, data["exponents"], networks)
+        self.coder = coder
+        self._c = config.model
+        self._prior, self._tables = measured.stored_tables(data), measured.slice_tables(self._c, data)
+
+    def encode(
+        self,
+        x: np.ndarray,
+        quality: Quality,
+        *,
+        tile: int = tiles.DEFAULT,
+        refine: int = 0,
+        watch: Callable[[range], Iterable] = iter,
+    ) -> tuple[Coded, Latents]:
+        """Codes x uint8 [H, W, 3] at a quality: (what a file holds, what `show` makes a picture of).
+
+        Args:
+          tile: largest side in pixels of what g_a and g_s see at once (`tiles.check`); memory grows with its square.
+          refine: steps of the search for better latents (`clic_jax.coding.sga`), which are kept where the cost falls.
+          watch: wraps the range of all steps of the search, to show progress.
+        Raises: RefineError.
+        """
+        self.check_refine(refine)
+        lmbda, padded = self._lmbda(quality), images.pad_to_multiple(x, STRIDE)
+        y = self._transform(padded, lmbda, tile)
+        plain = self._encode(x, *self.programs.hyper(y, None), quality, tile)
+        if not refine:
+            return plain
+        better = self._encode(x, *self._refined(padded, x.shape, y, lmbda, tile, refine, watch), quality, tile)
+
+        def cost(found):
+            coded, latents = found
+            error = metrics.squared_error(x, self.show(latents, *x.shape[:2], tile=tile))
+            return 8 * len(coded.stream) + float(lmbda[0]) * error / 3
+
+        return min(plain, better, key=cost)
+
+    def _encode(self, x, halves, z, quality: Quality, tile: int) -> tuple[Coded, Latents]:
+        """As `encode`, from y in halves and z int32."""
+        lmbda, coded = self._lmbda(quality), []
+
+        def code(k, colour, mean, raw, gain):
+            q, index, y_hat = self.programs.quantise(halves[k][colour], mean, raw, gain)
+            coded.append((q, index))
+            return y_hat
+
+        latents = Latents(self.run_schedule(z, quality, code), z, lmbda)
+        z_host, coded = jax.device_get((z, coded))
+        encoder, z_index = self.coder.Encoder(), self._z_index(z_host.shape)
+        encoder.encode(z_host.ravel(), z_index, self._prior)
+        for i, (q, index) in enumerate(coded):  # two halves a slice
+            encoder.encode(q.ravel(), index.ravel(), self._tables[i // 2])
+        check, pqf_bytes = _check([z_host, *(q for q, _ in coded)]), None
+        tried = self._c.pqf == "joint" or self._c.pqf == "auxiliary" and lmbda[0] < PQF_LMBDA_MAX
+        if tried and (filtered := self._filtered(x, halves, latents, tile)):
+            q, latents = filtered
+            encoder.encode(q, np.zeros(q.size, np.int64), [coefficients.table()])
+            pqf_bytes = round(coefficients.bits(q).sum() / 8)
+        z_bytes = round(self.coder.bits(z_host.ravel(), z_index, self._prior) / 8)
+        return Coded(encoder.finish(), z_bytes, pqf_bytes, check), latents
+
+    def read(self, stream: bytes, filtered: bool, check: int, height: int, width: int, quality: Quality) -> Latents:
+        """The latents in what `encode` made; `filtered`: it has coefficients of the filter.
+
+        Raises: Desync when the symbols are not those that were encoded; StreamError for a damaged stream.
+        """
+        shape = self._z_shape(height, width)
+        decoder = self.coder.Decoder(stream)
+        symbols = [decoder.decode(self._z_index(shape), self._prior).reshape(shape)]
+        z = jax.device_put(symbols[0])  # jnp.asarray would compile a program for each shape
+
+        def code(k, colour, mean, raw, gain):
+            index = np.asarray(self.programs.table_index(raw, gain))
+            symbols.append(decoder.decode(index.ravel(), self._tables[k]).reshape(index.shape))
+            return self.programs.dequantise(symbols[-1], mean)
+
+        y_hat = self.run_schedule(z, quality, code)
+        if (found := _check(symbols)) != check:
+            raise Desync(check, found, f"jax {jax.__version__}, {jax.default_backend()}")
+        if filtered:
+            maps = self.programs.maps(y_hat)
+            q = decoder.decode(np.zeros(maps.shape[3] * maps.shape[4], np.int64), [coefficients.table()])
+            y_hat = self.programs.corrected(y_hat, maps, coefficients.values(q, maps))
+        return Latents(y_hat, z, self._lmbda(quality))
+
+    def check_refine(self, steps: int):
+        """Raises: RefineError for a negative number of steps, or if this model was not trained for squared error."""
+        if steps < 0:
+            raise RefineError(f"refine {steps} must be a number of steps, 0 for none")
+        if steps and self.config.train.metric != "mse":
+            raise RefineError(f"refine lowers squared error, but this model was trained for {self.config.train.metric}")
+
+    def compile_show(self, height: int, width: int, *, tile: int = tiles.DEFAULT):
+        """Compiles what `show` runs for that size: as long as all that `read` compiles, so worth a thread beside it."""
+        shape = self._z_shape(height, width)
+        rows, columns = next(tiles.grid(STRIDE * shape[1], STRIDE * shape[2], tile))
+        self.programs.compile_picture(shape, *((s.stop - s.start) // Y_STRIDE for s in (rows, columns)))
+
+    def show(self, latents: Latents, height: int, width: int, *, tile: int = tiles.DEFAULT) -> np.ndarray:
+        """The picture uint8 [height, width, 3]; `tile` as for `encode`, and free to differ from the encoder's."""
+        feature = self.programs.feature(latents.z)
+
+        def part(rows, columns):
+            y, f = (v if v is None else v[_at_stride(rows, columns)] for v in (latents.y_hat, feature))
+            return np.asarray(self.programs.synthesise(y, f, latents.lmbda))[0]
+
+        h, w = (Y_STRIDE * n for n in latents.y_hat.shape[1:3])
+        x_hat = tiles.run(part, h, w, tile)
+        return np.rint(x_hat, out=x_hat)[:height, :width].astype(np.uint8)
+
+    def _transform(self, padded, lmbda, tile):
+        """y float32 [1, h, w, M] of the padded image."""
+
+        def part(rows, columns):
+            x = padded[None, rows.start : rows.stop, columns.start : columns.stop]
+            return np.asarray(self.programs.analyse(x, lmbda))[0]
+
+        return jax.device_put(tiles.run(part, *padded.shape[:2], tile, stride=Y_STRIDE)[None])
+
+    def _refined(self, padded, shape, y, lmbda, tile: int, count: int, watch):
+        """(halves, z) after the search, tile by tile; each writes where it weighs more than its neighbours."""
+        y, z = np.array(y), np.array(self.programs.unrounded_z(y))
+        weight = np.zeros(padded.shape[:2], np.float32)
+        weight[: shape[0], : shape[1]] = 1
+        spans = list(tiles.grid(*weight.shape, tile))
+        steps = iter(watch(range(count * len(spans))))
+        for pair in spans:
+            here = tuple(slice(s.start, s.stop) for s in pair)
+            inside = (_at_stride(*pair), _at_stride(*pair, STRIDE))
+            x, some = padded[None, *here], itertools.islice(steps, count)
+            found = self.programs.refined(y[inside[0]], z[inside[1]], x, weight[here], lmbda, some, count)
+            for whole, at, part, stride in zip((y, z), inside, found, (Y_STRIDE, STRIDE)):
+                own = np.ix_(*(s.weight.reshape(-1, stride).mean(1) >= 0.5 for s in pair))
+                whole[at][0][own] = np.asarray(part)[0][own]
+        next(steps, None)  # or a progress bar would not know that it is complete
+        return self.programs.hyper(jax.device_put(y), jax.device_put(z))
+
+    def _lmbda(self, quality: Quality):
+        return np.full(1, quality.lmbda(self._c.lmbdas), np.float32)
+
+    def run_schedule(self, z, quality: Quality, code):
+        """The shared schedule: y_hat from z and a function (slice, colour, mean, raw scale, gain) -> y_hat in 1/64."""
+        gains = np.split(measured.index_gain(self._c, self.params, quality), np.cumsum(self._c.groups)[:-1])
+
+        def step(k, colour, mean, raw):
+            return code(k, colour, mean, raw, gains[k])
+
+        decoded = code_slices(self.programs.context, self.programs.features(z), step, self.programs.steps)
+        return self.programs.joined(decoded)
+
+    def _filtered(self, x, halves, plain: Latents, tile: int):
+        """(coefficients in steps, corrected latents) where the filter lowers rate + lmbda * distortion, or None.
+
+        Both pictures are compared where the filter was trained apart; a "joint" g_s has never seen latents without it.
+        """
+        maps, lmbda = self.programs.maps(plain.y_hat), plain.lmbda
+        n = maps.shape[3]
+        exact = np.asarray(self.programs.fitted(maps, halves, plain.y_hat))
+        weight = float(lmbda[0]) * 255**2 / 3 * maps.shape[1] * maps.shape[2]  # bits that one unit of energy is worth
+        step = self._energy(lmbda, n)[..., None]
+        q = coefficients.rounded(exact)
+        gained = (exact**2 - (exact - q * coefficients.STEP) ** 2) * step * weight
+        cost = coefficients.bits(q) - coefficients.bits(np.zeros_like(q))
+        q = np.where(gained > cost, q, 0)
+        if not q.any():
+            return None
+        latents = plain._replace(y_hat=self.programs.corrected(plain.y_hat, maps, coefficients.values(q, maps)))
+        if self._c.pqf == "joint":
+            return q.ravel(), latents
+        h, w = x.shape[:2]  # of the image itself: what the filter does to the padding is nobody's gain
+        before, after = (metrics.squared_error(x, self.show(v, h, w, tile=tile)) for v in (plain, latents))
+        gain = float(lmbda[0]) * (before - after) / 3
+        return (q.ravel(), latents) if gain > coefficients.bits(q).sum() + coefficients.FIELD_BITS else None
+
+    def _energy(self, lmbda, n):
+        """Squared size of one step of each of the first n channels of y_hat in pixels of [0, 1]: [1, n]."""
+        log_inverse = np.broadcast_to(self.programs.log_inverse_gain(lmbda), (1, 1, 1, self._c.latent_channels))
+        step = STEP_AT_UNIT_LMBDA**2 / reference_lmbda(self._c)
+        return step * np.exp(2 * log_inverse[0, 0, :, :n])
+
+    def _z_shape(self, height, width):
+        return (1, -(-height // STRIDE), -(-width // STRIDE), len(self._prior))
+
+    def _z_index(self, shape):
+        return np.tile(np.arange(shape[-1]), shape[1] * shape[2])
+
+
+def _at_stride(rows, columns, stride=Y_STRIDE):
+    """The index of a tile in y, or in z."""
+    return (slice(None), *(slice(s.start // stride, s.stop // stride) for s in (rows, columns)))
+
+
+def _check(symbols) -> int:
+    """The checksum of all symbols in coding order."""
+    return checksum(*(v.astype("<i2").tobytes() for v in symbols))

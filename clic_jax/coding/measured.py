@@ -1,0 +1,124 @@
+"""What a published model needs to write files besides its parameters, and the integer functions of one quality.
+
+`measure` looks at photographs once, when a model is published: exponents for the integer networks, frequencies for z,
+and counts of the symbols of y. All are integers, stored and hashed with the model, so that every machine codes with the
+same ones.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from clic_jax.coding import calibration, fixedpoint
+from clic_jax.coding.tables import Table, measured_tables, pmf_table, y_tables
+from clic_jax.config import ModelConfig
+from clic_jax.errors import UserError
+from clic_jax.model.checkerboard import split
+from clic_jax.model.clic import CLIC, slices
+from clic_jax.model.entropy import FactorizedPrior, logit_likelihood
+from clic_jax.quality import Quality
+from clic_jax.scales import LOG_MIN, LOG_STEP, SCALE_LEVELS, SCALE_MIN
+
+COUNTED = 256  # larger symbols of y keep the frequencies of their density
+Z_TAIL = 1e-7  # of a channel of z is left to the escape symbol on each side
+
+
+class OtherArithmetic(UserError):
+    """A model whose integers other versions of clic_jax compute, and this one does not."""
+
+
+def measure(config: ModelConfig, params, crops) -> dict:
+    """The coding data of a model, JSON-ready: {"arithmetic": version, "exponents": {stack: [int]}, "prior": [{"first",
+    "freq"}], "counts": [for each slice of y [for each scale table [symbols that were 0, that were +-1, ...]]]}.
+
+    Args:
+      crops: uint8 [n, S, S, 3], S a multiple of 64; some dozens of 256x256 pixels, over all kinds of content.
+    """
+    model = CLIC(config)
+
+    @jax.jit
+    def look(x, lmbda):
+        tensors = model.apply({"params": params}, x.astype(jnp.float32) / 255, lmbda).tensors
+        return tensors["y_hat"], tensors["z_hat"], _counts(config, tensors)
+
+    seen, counts = [], 0
+    for lmbda in config.lmbdas:
+        for start in range(0, len(crops), 4):
+            batch = crops[start : start + 4]
+            y_hat, z_hat, here = look(batch, jnp.full(len(batch), lmbda))
+            counts = counts + np.asarray(here, np.int64)
+            if lmbda in (config.lmbdas[0], config.lmbdas[-1]):
+                seen.append((y_hat, z_hat))
+    prior = prior_tables(params["prior"])
+    return {
+        "arithmetic": fixedpoint.ARITHMETIC,
+        "exponents": calibration.calibrate(config, params, seen),
+        "prior": [{"first": table.first, "freq": table.freq.tolist()} for table in prior],
+        "counts": [[np.trim_zeros(row, "b").tolist() for row in part] for part in counts],
+    }
+
+
+def _counts(config: ModelConfig, tensors):
+    """How often each |symbol| of y below COUNTED came in each table of each slice: int32 [slices, tables, COUNTED]."""
+    found = []
+    for k, y_hat in enumerate(slices(tensors["y_hat"], config.groups)):
+        pair = slice(2 * k, 2 * k + 2)  # anchors, then the others
+        mean, scale = (jnp.concatenate(tensors[name][pair], 2) for name in ("means", "scales"))
+        symbol = jnp.abs(jnp.round(jnp.concatenate(split(y_hat), 2) - mean)).astype(jnp.int32)
+        table = jnp.round((jnp.log(jnp.maximum(scale, SCALE_MIN)) - LOG_MIN) / LOG_STEP)
+        table = jnp.clip(table.astype(jnp.int32), 0, SCALE_LEVELS - 1)
+        empty = jnp.zeros((SCALE_LEVELS, COUNTED), jnp.int32)
+        found.append(empty.at[table, symbol].add(1, mode="drop"))
+    return jnp.stack(found)
+
+
+def prior_tables(prior) -> list[Table]:
+    """The learned prior of z as one table a channel, from its quantile at Z_TAIL to that at 1 - Z_TAIL, at most
+    +-255."""
+    channels = prior["bias0"].shape[0]
+    values = jnp.broadcast_to(jnp.arange(-255.0, 256.0)[:, None], (511, channels))
+    if np.any(prior["median"]):
+        raise UserError("this prior's medians are not 0: models trained here have none, others cannot be coded yet")
+    _, logits = FactorizedPrior().apply({"params": prior}, values)
+    pmf = np.asarray(logit_likelihood(logits, values), np.float64)
+    below, above = np.cumsum(pmf, 0), np.cumsum(pmf[::-1], 0)[::-1]
+    tables = []
+    for c in range(channels):
+        inside = np.flatnonzero((below[:, c] > Z_TAIL) & (above[:, c] > Z_TAIL))
+        first, last = (inside[0], inside[-1]) if inside.size else (255, 255)
+        part = pmf[first : last + 1, c]
+        tables.append(pmf_table(part / max(part.sum(), 1.0), int(first) - 255))
+    return tables
+
+
+def check_arithmetic(data: dict) -> None:
+    """Raises: OtherArithmetic where `measure`'s coding data were made for another version of the integer arithmetic."""
+    version = data.get("arithmetic", 1)  # the first models did not say it
+    if version != fixedpoint.ARITHMETIC:
+        raise OtherArithmetic(
+            f"the model codes in arithmetic {version!r}, this clic_jax in arithmetic {fixedpoint.ARITHMETIC}: "
+            f"{'upgrade clic_jax' if version > fixedpoint.ARITHMETIC else 'publish the model anew'}"
+        )
+
+
+def stored_tables(data: dict) -> list[Table]:
+    """The z tables of `measure`'s coding data."""
+    return [Table(entry["first"], np.asarray(entry["freq"])) for entry in data["prior"]]
+
+
+def slice_tables(config: ModelConfig, data: dict) -> list[tuple[Table, ...]]:
+    """The tables of each slice of y: of the model's density, corrected by the counts in `measure`'s coding data."""
+    assumed = y_tables(config.density)
+    counts = data.get("counts")  # models published before there were any have none
+    return [measured_tables(assumed, part) for part in counts] if counts else [assumed] * len(config.groups)
+
+
+def index_gain(config: ModelConfig, params, quality: Quality) -> np.ndarray:
+    """int32 [M]: the gain's share of the log scale, in 1/256 of a table step; additions and products only, so exact."""
+    if not (config.variable_rate and config.log_scale):
+        return np.zeros(config.latent_channels, np.int32)
+    rows = np.asarray(params["log_gain"], np.float64)
+    place = quality.place(len(rows))
+    left = min(int(place), len(rows) - 2)
+    gain = rows[left] + (place - left) * (rows[left + 1] - rows[left])
+    return np.floor(gain / LOG_STEP * 2**fixedpoint.INDEX_BITS + 0.5).astype(np.int32)

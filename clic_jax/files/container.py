@@ -1,0 +1,297 @@
+"""The .clic file, version 1: what is in it byte for byte, and everything that can be wrong with one.
+
+    | C1 49 43 | v | model id | width | height | quality | size | z | pqf | latents | stream | extras | check |
+         3       1       4      varint  varint   varint  varint  1   0,1      3       size      0..       3   bytes
+
+    v         low half: version 1; high half, flags: 1 the source was grey, 2 has pqf, 4 has extras, 8 unused
+    model id  the 8 hex digits of `clic_jax.arrays.model_id`
+    width     and height of the picture in pixels, before padding, 1 to 2^20
+    quality   its whole part, 1 to 100, plus 128 times its hundredths: one byte for a whole quality
+    size      bytes of the stream: z, y and the PQF coefficients, which the flag pqf announces, in the codec's order
+    z, pqf    about how many bytes of the stream are theirs, for `info` alone: 0 to 31 are exact, more is rounded down
+              to five significant bits; a high half E > 0 and a low half M mean (16 + M) 2^(E-1)
+    latents   checksum of the decoded latents, by which a decoder finds out that it is out of step
+    extras    | tag 1 | size varint | bytes | in rising order of tags, then 00. An unknown tag is skipped if its high
+              bit is set, and makes the file unreadable if not
+    check     checksum of all the bytes before it
+
+A photograph of 12 megapixels has 24 bytes beside its stream and extras; one more for a fractional quality, one less
+without PQF. Numbers are little-endian. A varint has seven bits a byte, the high bit set in all but the last one, and no
+more bytes than it needs (LEB128). Checksums are the low 24 bits of zlib's CRC-32: other damage passes one in 17 million
+times, a single flipped bit never in files up to 9 MB; a picture has to pass both. Only the deflated ICC profile can be
+written in two ways.
+"""
+
+import contextlib
+import os
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from clic_jax.errors import UserError
+from clic_jax.quality import Quality
+
+MAGIC = b"\xc1IC"  # no text: C1 never occurs in UTF-8
+VERSION = 1
+MAX_SIDE = 2**20  # pixels
+MAX_PIXELS = 2**28  # the largest picture read by default, 16384 x 16384
+MAX_ICC = 2**24  # bytes of a profile; real ones have 3 MB at most
+_GREY, _PQF, _EXTRAS, _UNUSED = 1, 2, 4, 8  # flags
+_AGAIN = "copy or download the file again"
+
+
+class Tag(IntEnum):
+    """Chunks of the extras. A reader that does not know the tag skips it from 128 on, and gives up below."""
+
+    ALPHA = 1  # the transparency plane as an image file of its own, lossless
+    ICC = 129  # colour profile, deflated in the file
+    EXIF = 130
+
+
+class FormatError(UserError):
+    """A file that cannot be decoded; the message is one line with the remedy."""
+
+
+class NotClic(FormatError):
+    """The file is of another kind."""
+
+
+class UnknownVersion(FormatError):
+    """The file needs a newer clic_jax."""
+
+
+class Truncated(FormatError):
+    """The file ends too early."""
+
+
+class TrailingBytes(FormatError):
+    """A whole .clic file, and something behind it."""
+
+
+class Damaged(FormatError):
+    """Bytes of the file have changed, or it was never written as this module describes."""
+
+
+class TooLarge(FormatError):
+    """The picture has more pixels than the caller allows."""
+
+
+class ModelMismatch(FormatError):
+    """ModelMismatch(expected, found): the ids of the model that wrote the file, and of the one the codec was given."""
+
+    def __str__(self):
+        return "it needs model {}, not {}: give that one (`clic-jax models` lists those installed)".format(*self.args)
+
+
+class Desync(FormatError):
+    """Desync(expected, found, setting): the checksums of the encoder's latents and of the decoder's. Always a bug.
+
+    setting: the versions and the device that the report should name, such as "jax 0.10.0, cpu".
+    """
+
+    def __str__(self):
+        text = "decoder out of step, so there is no picture: please report this line and the file ({:06x}, {:06x}, {})"
+        return text.format(*self.args)
+
+
+def checksum(*parts) -> int:
+    """The low 24 bits of the CRC-32 of `parts`, bytes or contiguous arrays, as if they were joined."""
+    crc = 0
+    for part in parts:
+        crc = zlib.crc32(part, crc)
+    return crc & 0xFFFFFF
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about itself. Raises ValueError for values that a file cannot hold."""
+
+    width: int  # pixels, 1 to MAX_SIDE
+    height: int
+    quality: Quality
+    model_id: str  # 8 hex digits, lower case
+    latents_check: int  # `checksum` of the decoded latents
+    grey: bool = False  # the picture is to be decoded to grey
+    z_bytes: int = 0  # of the stream; rounded down in the file, as `pqf_bytes` is
+    pqf_bytes: int | None = None  # None: there are no PQF coefficients
+
+    def __post_init__(self):
+        for name, _, _, low, high, _ in _FIELDS:
+            value = getattr(self, name, None)
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"{name} must be from {low} to {high}, not {value}")
+        if not re.fullmatch("[0-9a-f]{8}", self.model_id):
+            raise ValueError(f"a model id has 8 hex digits: {self}")
+
+
+def pack(header: Header, stream: bytes, extras: Mapping[Tag, bytes] | None = None) -> bytes:
+    """The bytes of a file with `stream` as the codec wrote it, and extras by tag (the ICC profile is deflated here).
+
+    Raises: ValueError if z and pqf have more bytes than the stream, for an unknown tag, or for a profile over MAX_ICC.
+    """
+    extras = dict(extras or {})
+    if header.z_bytes + (header.pqf_bytes or 0) > len(stream) or len(extras.get(Tag.ICC, b"")) > MAX_ICC:
+        raise ValueError(f"parts larger than the stream of {len(stream)} bytes, or a profile over {MAX_ICC}: {header}")
+    if Tag.ICC in extras:
+        extras[Tag.ICC] = zlib.compress(extras[Tag.ICC], 9)
+    flags = header.grey * _GREY | (header.pqf_bytes is not None) * _PQF | bool(extras) * _EXTRAS
+    values = vars(header) | {"stream_bytes": len(stream)}
+    fields = [write(values[name]) for name, write, _, _, _, flag in _FIELDS if not flag & ~flags]
+    chunks = [bytes([Tag(tag)]) + _varint(len(extras[tag])) + extras[tag] for tag in sorted(extras)]
+    out = [MAGIC, bytes([flags << 4 | VERSION]), *fields, stream, *chunks, b"\0" * bool(extras)]
+    return b"".join([*out, _check(checksum(*out))])
+
+
+def unpack(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> tuple[Header, bytes, dict[Tag, bytes]]:
+    """The header, the stream and the extras of a file; undoes `pack`, but for the rounding of the header's byte counts.
+
+    Time and memory are proportional to `data`, plus MAX_ICC. Optional chunks that this version does not know are left
+    out. `max_pixels`: refuse larger pictures; None for no limit but MAX_SIDE.
+    Raises: a FormatError of its own kind for each thing that can be wrong, ModelMismatch and Desync excepted.
+    """
+    header, stream, chunks, _ = _parse(bytes(data))
+    if max_pixels is not None and header.width * header.height > max_pixels:
+        size = f"{header.width} x {header.height} pixels"
+        raise TooLarge(f"{size} are more than the limit of {max_pixels}: raise the limit if you trust the file")
+    extras = {Tag(tag): content for tag, content in chunks.items() if tag in set(Tag)}
+    unknown = [tag for tag in chunks if tag < 128 and tag not in extras]
+    if unknown:
+        raise UnknownVersion(f"the file needs the feature {unknown[0]}, which this clic_jax lacks: upgrade clic_jax")
+    if Tag.ICC in extras:
+        extras[Tag.ICC] = _inflate(extras[Tag.ICC])
+    return header, stream, extras
+
+
+def peek(source: bytes | str | os.PathLike | BinaryIO) -> dict[str, Any]:
+    """What `info` prints of bytes, a path or an open file: width, height, quality, model_id and bytes, by part.
+
+    The parts add up to the total: z and pqf are rounded down (see the top of this module), y is the rest of the stream.
+    Raises: FormatError as `unpack`, but neither for large pictures nor for unknown features; OSError.
+    """
+    if hasattr(source, "read"):
+        source = source.read()
+    data = Path(source).read_bytes() if isinstance(source, (str, os.PathLike)) else bytes(source)
+    header, stream, _, extras = _parse(data)
+    z, pqf = header.z_bytes, header.pqf_bytes or 0
+    parts = {"header": len(data) - len(stream) - extras, "z": z, "y": len(stream) - z - pqf, "pqf": pqf}
+    about = {"width": header.width, "height": header.height, "quality": float(header.quality)}
+    return about | {"model_id": header.model_id} | {"bytes": {"total": len(data), **parts, "extras": extras}}
+
+
+def _parse(data: bytes) -> tuple[Header, bytes, dict[int, bytes], int]:
+    """(header, stream, chunks as stored by tag, bytes of the extras), all checked but `max_pixels` and tags."""
+    if data[:3] != MAGIC[: len(data)]:
+        raise NotClic("not a .clic file: it starts with other bytes (if it is a picture, compress it first)")
+    reader = _Reader(data)
+    flags, version = divmod(reader.take(4)[3], 16)
+    if version != VERSION:
+        raise UnknownVersion(f"the file has format version {version}, this clic_jax reads {VERSION}: upgrade clic_jax")
+    values = {name: read(reader) for name, _, read, _, _, flag in _FIELDS if not flag & ~flags}
+    stream = reader.take(values.pop("stream_bytes"))
+    start = reader.at
+    chunks = _read_chunks(reader) if flags & _EXTRAS else {}
+    end = reader.at
+    if reader.check() != checksum(memoryview(data)[:end]):  # before judging values
+        raise Damaged(f"damaged, for its checksum is wrong: {_AGAIN}")
+    if reader.at < len(data):
+        raise TrailingBytes(f"{len(data) - reader.at} bytes too many at the end: cut the file to {reader.at} bytes")
+    if flags & _UNUSED:
+        raise UnknownVersion("the file has a flag that this clic_jax does not know: upgrade clic_jax")
+    if max(values["width"], values["height"]) > MAX_SIDE:
+        raise TooLarge(f"a side has more than {MAX_SIDE} pixels: no version of clic_jax writes such a file")
+    if values["z_bytes"] + values.get("pqf_bytes", 0) > len(stream):
+        raise Damaged(f"damaged, for parts of its stream are larger than the stream: {_AGAIN}")
+    try:
+        header = Header(**values | {"quality": Quality(values["quality"])}, grey=bool(flags & _GREY))
+        return header, stream, chunks, end - start
+    except ValueError as error:
+        raise Damaged(f"damaged, for {error}: {_AGAIN}") from error
+
+
+class _Reader:
+    """Takes numbers and bytes from the front of `data`."""
+
+    def __init__(self, data: bytes):
+        self.data, self.at = data, 0
+
+    def take(self, size: int) -> bytes:
+        start, self.at = self.at, self.at + size
+        if self.at > len(self.data):
+            raise Truncated(f"cut short, {len(self.data)} of at least {self.at} bytes are there: {_AGAIN}")
+        return self.data[start : self.at]
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 63, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 127) << shift
+            if byte == 0 < shift:
+                break  # a second way to write a shorter number
+            if byte < 128:
+                return value
+        raise Damaged(f"damaged, for the number that ends at byte {self.at} has too many digits: {_AGAIN}")
+
+    def rough(self) -> int:
+        exponent, mantissa = divmod(self.take(1)[0], 16)
+        return (16 + mantissa) << (exponent - 1) if exponent else mantissa
+
+    def quality(self) -> int:
+        hundredths, whole = divmod(self.varint(), 128)
+        return 100 * whole + hundredths if hundredths < 100 else 0  # 0 is refused after the checksum
+
+    def check(self) -> int:
+        return int.from_bytes(self.take(3), "little")
+
+
+def _read_chunks(reader: _Reader) -> dict[int, bytes]:
+    chunks = {}
+    while (tag := reader.take(1)[0]) > max(chunks, default=0):
+        chunks[tag] = reader.take(reader.varint())
+    if tag or not chunks:
+        raise Damaged(f"damaged, for its extras are empty or not in order: {_AGAIN}")
+    return chunks
+
+
+def _inflate(deflated: bytes) -> bytes:
+    inflater = zlib.decompressobj()
+    with contextlib.suppress(zlib.error):
+        content = inflater.decompress(deflated, MAX_ICC + 1)
+        if inflater.eof and not inflater.unused_data and len(content) <= MAX_ICC:
+            return content
+    raise Damaged(f"damaged, for its ICC profile has more than {MAX_ICC} bytes or is not deflated: {_AGAIN}")
+
+
+def _varint(value: int) -> bytes:
+    digits = [value >> shift & 127 for shift in range(0, max(value.bit_length(), 1), 7)]
+    return bytes([*(digit | 128 for digit in digits[:-1]), digits[-1]])
+
+
+def _rough(size: int) -> bytes:
+    size = min(size, 31 << 14)  # the most that a byte can say
+    exponent = max(size.bit_length() - 5, 0)
+    return bytes([(exponent << 4) + (size >> exponent)])  # the leading one of `size` makes the exponent one larger
+
+
+def _quality(quality: Quality) -> bytes:
+    whole, hundredths = divmod(quality.hundredths, 100)
+    return _varint(whole + 128 * hundredths)
+
+
+def _check(check: int) -> bytes:
+    return check.to_bytes(3, "little")
+
+
+_FIELDS = (  # in the order of the file: name, write, read, the lowest and highest legal values, flag of files with it
+    ("model_id", bytes.fromhex, lambda reader: reader.take(4).hex(), "0" * 8, "f" * 8, 0),
+    ("width", _varint, _Reader.varint, 1, MAX_SIDE, 0),
+    ("height", _varint, _Reader.varint, 1, MAX_SIDE, 0),
+    ("quality", _quality, _Reader.quality, Quality(100), Quality(10000), 0),
+    ("stream_bytes", _varint, _Reader.varint, 0, 2**63, 0),
+    ("z_bytes", _rough, _Reader.rough, 0, 2**63, 0),
+    ("pqf_bytes", _rough, _Reader.rough, 0, 2**63, _PQF),
+    ("latents_check", _check, _Reader.check, 0, 2**24 - 1, 0),
+)

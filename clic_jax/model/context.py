@@ -1,0 +1,122 @@
+"""The distribution of y given what is already decoded (paper Sec. 3.4): slices of channels, each in two checkerboard
+steps.
+
+`code_slices` is the only place that knows the order. Training, the encoder and the decoder differ in the function they
+hand it, which turns (mean, scale) of one half of one slice into that half's y_hat: by rounding the true y, or by
+reading a file.
+"""
+
+import functools
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from clic_jax.config import ModelConfig
+from clic_jax.model.checkerboard import merge, split
+from clic_jax.model.layers import Conv, activation, sow_range
+from clic_jax.model.quantize import lower_bound
+from clic_jax.scales import SCALE_MAX, SCALE_MIN
+
+
+class ConvStack(nn.Module):
+    """Convolutions (width, kernel) with the activation between them; `checkerboard` masks their taps."""
+
+    layers: tuple[tuple[int, int], ...]
+    act: str
+    checkerboard: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        for i, (width, kernel) in enumerate(self.layers):
+            x = Conv(width, kernel, checkerboard=self.checkerboard, name=f"conv{i}")(x)
+            x = activation(self.act)(x) if i + 1 < len(self.layers) else x
+            sow_range(self, i, x)
+        return x
+
+
+class ContextModel(nn.Module):
+    """The networks of every slice k: channel context, spatial context, and the 1x1 network that ends in (mean, scale).
+
+    float32 whatever the compute type of the transforms. (The reference's cc_transforms, context_prediction and
+    ParamAggregation; the last is shared by both checkerboard steps.)
+    """
+
+    config: ModelConfig
+
+    def setup(self):
+        c = self.config
+        act = c.activation
+        self.channel = [
+            ConvStack(tuple((width or 2 * g, k) for width, k in c.channel_layers), act) for g in c.groups[1:]
+        ]
+        self.spatial = [ConvStack(tuple((int(r * g), 5) for r in c.spatial_ratios), act, True) for g in c.groups]
+        self.parameters = [ConvStack(tuple((w, 1) for w in (*c.parameter_widths, 2 * g)), act) for g in c.groups]
+
+    def support(self, k: int, decoded: list, features):
+        """What slice k may see at every position: earlier slices' y_hat [B, h, w, g] through a network, and hyper
+        features."""
+        if k == 0:
+            return features
+        seen = jnp.concatenate(seen_slices(self.config, decoded), -1)
+        return jnp.concatenate([self.channel[k - 1](seen), features], -1)
+
+    def neighbours(self, k: int, anchors):
+        """Spatial context of slice k's non-anchors [B, h, w/2, C] from its decoded anchors [B, h, w/2, g]."""
+        return split(self.spatial[k](merge(anchors, jnp.zeros_like(anchors))))[1]
+
+    def distribution(self, k: int, neighbours, support):
+        """(mean, raw scale), each [B, h, w/2, g], for one colour of slice k; `neighbours` None stands for zeros."""
+        if neighbours is None:
+            width = int(self.config.spatial_ratios[-1] * self.config.groups[k])
+            neighbours = jnp.zeros((*support.shape[:-1], width), support.dtype)
+        mean, scale = jnp.split(self.parameters[k](jnp.concatenate([neighbours, support], -1)), 2, axis=-1)
+        return mean, scale
+
+
+def code_slices(context: ContextModel, features, code, steps=None):
+    """Runs the schedule: for each slice, anchors from (hyper, channel) context, then non-anchors with the anchors as
+    well.
+
+    Args:
+      context: the networks (or anything with its config and three methods).
+      features: [B, h, w, C] hyper features, from z_hat alone.
+      code: function (slice, colour, mean, raw_scale) -> y_hat of that half, [B, h, w/2, g]; colour 0 is the anchors.
+      steps: compiled forms of `anchor_step` and `other_step` with the context filled in, and of `merge`, where not
+        inside a jit.
+    Returns: y_hat as a list of slices [B, h, w, g].
+    """
+    first, second, join = steps or (*(functools.partial(s, context) for s in (anchor_step, other_step)), merge)
+    decoded = []
+    for k in range(len(context.config.groups)):
+        mean, scale, support = first(k, decoded, features)
+        anchors = code(k, 0, mean, scale)
+        others = code(k, 1, *second(k, anchors, support))
+        decoded.append(join(anchors, others))
+    return decoded
+
+
+def seen_slices(config: ModelConfig, decoded: list) -> list:
+    """Those of the slices decoded so far, one or more, that the next one's channel context sees."""
+    return decoded if config.channel_support == "all" or len(decoded) == 1 else [decoded[0], decoded[-1]]
+
+
+def anchor_step(context: ContextModel, k: int, decoded: list, features):
+    """(mean, raw scale) of slice k's anchors, and what its non-anchors will see besides them."""
+    here, there = split(context.support(k, decoded, features))
+    return *context.distribution(k, None, here), there
+
+
+def other_step(context: ContextModel, k: int, anchors, support):
+    """(mean, raw scale) of slice k's non-anchors."""
+    return context.distribution(k, context.neighbours(k, anchors), support)
+
+
+def gaussian_scale(config: ModelConfig, raw, log_gain=0.0):
+    """The Gaussian's scale in quantisation steps from the network's raw output (log_gain: [B, 1, 1, g] or 0).
+
+    Published form: the raw value itself. With `log_scale`: exp(raw + log_gain), so that one network serves all rates.
+    """
+    if not config.log_scale:
+        return raw
+    low, high = jnp.log(SCALE_MIN), jnp.log(SCALE_MAX)
+    return jnp.exp(-lower_bound(-lower_bound(raw + log_gain, low), -high))

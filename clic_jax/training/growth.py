@@ -1,0 +1,105 @@
+"""Carries trained parameters into a larger model that computes the same thing, to train on from there.
+
+New hidden units are drawn as at the start of training but nobody listens to them yet, new residual blocks end in zeros,
+and gains for further operating points continue the old ones. (Net2Net, Chen et al. 2016; not in the paper.)
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from clic_jax.config import ConfigError, ModelConfig
+from clic_jax.model.clic import init_params
+
+FREE = ("lmbdas", "density", "rdoq")  # change no shape but that of the gains
+GROWING = ("depths", "parameter_widths", "spatial_ratios")  # each entry may be larger
+HIDDEN = ("hyper_layers", "hyper_decoder_layers", "channel_layers")  # (width, ...) each; all but the last may be wider
+LAST_OF_BRANCH = ("conv2", "pointwise")  # the layers that end the residual branches of the blocks of g_a and g_s
+
+
+def check_grows(old: ModelConfig, new: ModelConfig) -> None:
+    """Raises: ConfigError naming the first setting by which `new` is not `old` with more of the same."""
+    for field in dataclasses.fields(ModelConfig):
+        a, b = getattr(old, field.name), getattr(new, field.name)
+        if field.name in GROWING:
+            fits = len(a) == len(b) and all(x <= y for x, y in zip(a, b))
+        elif field.name in HIDDEN:
+            fits = len(a) == len(b) and a[-1] == b[-1]
+            fits = fits and all(x[0] <= y[0] and x[1:] == y[1:] for x, y in zip(a, b))
+        else:
+            fits = field.name in FREE or a == b
+        if not fits:
+            raise ConfigError(f"model.{field.name} = {a!r} cannot become {b!r} in training that goes on: keep it")
+    if old.variable_rate != new.variable_rate:
+        raise ConfigError(
+            f"training cannot go on from model.lmbdas = {old.lmbdas} to {new.lmbdas}: one rate or several"
+        )
+
+
+def grown(old: ModelConfig, params, new: ModelConfig, seed: int = 0):
+    """`params` of an `old` model as parameters of a `new` one, which has the same outputs at the old lmbdas.
+
+    Args:
+      params: parameter tree of `CLIC(old)`.
+      new: the same model with deeper stages, wider hidden layers, other lmbdas, or none of these.
+      seed: of what is drawn.
+    Returns: a tree of NumPy arrays.
+    Raises: ConfigError where `new` is not such a model.
+    """
+    check_grows(old, new)
+    if old.lmbdas != new.lmbdas and old.variable_rate:
+        gains = {name: _at(new.lmbdas, old.lmbdas, params[name]) for name in ("log_gain", "log_inverse_gain")}
+        params = params | gains
+    if dataclasses.replace(old, **{name: getattr(new, name) for name in FREE}) == new:
+        return jax.tree.map(np.asarray, params)
+    known = {_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+
+    def place(path, drawn):
+        names = _names(path)
+        if names in known:
+            return _placed(np.asarray(known[names]), np.array(drawn), _moved(names, old, new))
+        return np.zeros_like(drawn) if names[-2] in LAST_OF_BRANCH else np.asarray(drawn)
+
+    return jax.tree_util.tree_map_with_path(place, init_params(new, seed))
+
+
+def _names(path):
+    return tuple(part.key for part in path)
+
+
+def _placed(old, new, moved):
+    """`new` with `old` in it: kernels [..., in, out], the first `moved[0]` inputs first and the rest at the end; what
+    is new among the inputs does not reach the old outputs."""
+    if old.shape == new.shape:
+        return old
+    if old.ndim < 2:
+        new[..., : old.shape[-1]] = old
+        return new
+    inputs, outputs = old.shape[-2:]
+    first, shift = moved
+    rows = np.arange(inputs)
+    rows[first:] += shift
+    new[..., :outputs] = 0
+    new[..., rows, :outputs] = old
+    return new
+
+
+def _moved(names, old, new):
+    """(first, shift): the inputs of this kernel from `first` on lie `shift` further on in the new one."""
+    if names[:1] == ("context",) and names[1].startswith("parameters_") and names[2] == "conv0":
+        group = old.groups[int(names[1].removeprefix("parameters_"))]  # it sees the neighbours first
+        before, after = (int(c.spatial_ratios[-1] * group) for c in (old, new))
+        return before, after - before
+    return 0, 0
+
+
+def _at(lmbdas, anchors, table):
+    """Rows of `table` [anchors, C] at other lmbdas, linear in log lmbda, also beyond the ends."""
+    table, where = np.asarray(table), np.log(anchors)
+    rows = []
+    for at in np.log(lmbdas):
+        i = int(np.clip(np.searchsorted(where, at) - 1, 0, len(anchors) - 2))
+        share = (at - where[i]) / (where[i + 1] - where[i])
+        rows.append((1 - share) * table[i] + share * table[i + 1])
+    return np.float32(rows)

@@ -1,0 +1,124 @@
+"""Starts the small presets as a working transform codec: the linear path of g_a and g_s is a principal-component
+transform.
+
+A deviation from the paper, for short training: step 0 then codes photographs like a KLT, and the nonlinear blocks learn
+what is left. Needs `linear_path` (patch merges without MLP and norm) and a stem whose kernel equals its stride.
+"""
+
+import jax
+import numpy as np
+
+from clic_jax.config import ConfigError, ModelConfig
+from clic_jax.model.clic import STEP_AT_UNIT_LMBDA, reference_lmbda
+
+RESIDUAL_GAIN = 0.1  # the residual branches start at a tenth of their usual size
+BALANCE = 0.5  # activations between the levels are divided by their standard deviation to this power
+
+
+def transform_codec(params, config: ModelConfig, crops):
+    """`params` with the linear path of g_a, g_s and the scales of y set from photographs.
+
+    Args:
+      params: initial parameters of `CLIC(config)`.
+      crops: uint8 [n, S, S, 3], S a multiple of 16; some hundred thousand pixels are enough.
+    Returns: a new parameter tree of NumPy arrays.
+    Raises: ConfigError when the config has no linear path.
+    """
+    c = config
+    fits = c.linear_path and c.stem_kernel == c.stem_stride and len(c.widths) > 1
+    if not fits or c.synthesis_width != c.latent_channels:
+        raise ConfigError(
+            "train.pca_start needs model.linear_path=True, two stages or more, model.stem_kernel equal to "
+            "model.stem_stride, and model.synthesis_width equal to the last of model.widths"
+        )
+    params = jax.tree.map(np.array, params)
+    for name in ("g_a", "g_s"):
+        params[name] = _damp(params[name])
+    g_a, g_s = params["g_a"], params["g_s"]
+    step = STEP_AT_UNIT_LMBDA / np.sqrt(reference_lmbda(c))
+    s, x = c.stem_stride, crops.astype(np.float64) / 255 - 0.5
+
+    patches = _blocks(x, s)
+    basis, deviation = _principal(patches, c.widths[0])
+    balance = deviation**-BALANCE
+    stem = g_a["stem"]["conv"]
+    known = len(balance)  # a stem wider than a patch has samples keeps its other channels as drawn
+    stem["kernel"][:, :known] = 0
+    colour = np.arange(s * s * 5).reshape(s * s, 5)[:, :3].ravel()  # rows of the kernel that see RGB, not coordinates
+    stem["kernel"][colour, :known] = basis * balance
+    stem["bias"][:known] = -0.5 * basis.sum(0) * balance
+    leave = g_s["leave"]
+    leave["kernel"] *= RESIDUAL_GAIN
+    leave["kernel"][:known] = _channel_major((basis / balance).T, s, 3)
+    leave["bias"][:] = 0.5
+
+    x = patches @ basis * balance
+    for i in range(1, len(c.widths)):
+        patches = _blocks(x, 2) / np.tile(balance, 4)  # back to orthonormal coordinates
+        basis, deviation = _principal(patches, c.widths[i])
+        last = i == len(c.widths) - 1
+        after = np.full(len(deviation), 1 / step) if last else deviation**-BALANCE
+        merge, split = g_a[f"merge{i - 1}"]["reduction"], g_s[f"split{i - 1}"]["expand"]
+        known = len(balance)
+        forward = (basis / np.tile(balance, 4)[:, None] * after).reshape(2, 2, known, -1)
+        for layer in (merge, split):
+            layer["kernel"][:], layer["bias"][:] = 0, 0
+        blocks = merge["kernel"].reshape(2, 2, c.widths[i - 1], -1)  # a view
+        blocks[:, :, :known] = forward.swapaxes(0, 1)  # blocks column-major
+        backward = (basis * np.tile(balance, 4)[:, None] / after).T
+        split["kernel"][:, : 4 * known] = _channel_major(backward, 2, known)
+        x, balance = patches @ basis * after, after
+    if "enter" in g_s:
+        _set_identity(g_s["enter"], min(c.latent_channels, c.synthesis_width))
+    if c.log_scale:
+        _set_scales(params["context"], c, np.maximum(deviation / step, 0.05))
+    return params
+
+
+def _principal(rows, count):
+    """The first `count` principal axes of rows [..., D] about zero, [D, count], and the standard deviation along
+    each."""
+    rows = rows.reshape(-1, rows.shape[-1])
+    variance, axes = np.linalg.eigh(rows.T @ rows / len(rows))
+    order = np.argsort(variance)[::-1][:count]
+    return axes[:, order], np.sqrt(np.maximum(variance[order], 1e-8))
+
+
+def _blocks(x, s):
+    """[n, H, W, C] -> [n, H/s, W/s, s*s*C], pixel-major, rows first."""
+    n, h, w, c = x.shape
+    return x.reshape(n, h // s, s, w // s, s, c).transpose(0, 1, 3, 2, 4, 5).reshape(n, h // s, w // s, s * s * c)
+
+
+def _channel_major(kernel, s, c):
+    """Columns from (row, column, channel) to the (channel, row, column) order of depth_to_space."""
+    return kernel.reshape(-1, s, s, c).transpose(0, 3, 1, 2).reshape(len(kernel), -1)
+
+
+def _damp(tree):
+    """Scales the last layer of every residual branch by RESIDUAL_GAIN."""
+
+    def visit(path, leaf):
+        names = [getattr(p, "key", "") for p in path]
+        return leaf * RESIDUAL_GAIN if "pointwise" in names or "conv2" in names else leaf
+
+    return jax.tree_util.tree_map_with_path(visit, tree)
+
+
+def _set_identity(layer, n):
+    """A 1x1 layer that copies its first n channels; the rest of the kernel is damped."""
+    layer["kernel"] *= RESIDUAL_GAIN
+    layer["kernel"][:n] = 0
+    layer["kernel"][np.arange(n), np.arange(n)] = 1
+    layer["bias"][:] = 0
+
+
+def _set_scales(context, c, deviation):
+    """Starts the predicted log scale of each channel of y at its measured deviation in steps, and the mean at zero."""
+    first = 0
+    for k, g in enumerate(c.groups):
+        last = context[f"parameters_{k}"][f"conv{len(c.parameter_widths)}"]
+        last["kernel"] *= RESIDUAL_GAIN
+        last["bias"][:g] = 0
+        last["bias"][g:] = np.log(deviation[first : first + g])
+        first += g

@@ -1,0 +1,218 @@
+"""One training step as a pure function of (state, crops, step), compiled for any number of devices.
+
+Data parallelism is sharding: the batch is split over the mesh, the state is on every device, and XLA sums the
+gradients. All randomness is a function of (seed, step), so that a resumed run repeats an uninterrupted one bit for bit.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from clic_jax import runtime
+from clic_jax.config import Config, ConfigError, ModelConfig, TrainConfig
+from clic_jax.model.clic import CLIC, init_params
+from clic_jax.training.data import random_crops
+from clic_jax.training.losses import rate_distortion
+from clic_jax.training.soap import soap
+
+PQF_WEIGHT = 0.01  # of the filter's own loss when it is "auxiliary"; nothing else depends on those parameters
+
+
+class TrainState(NamedTuple):
+    """Everything a checkpoint holds."""
+
+    step: jax.Array  # int32, optimiser steps done
+    params: Any
+    ema: Any  # exponential average of params: what is evaluated and published
+    opt_state: Any
+
+
+def learning_rate(t: TrainConfig):
+    """The schedule: linear warm-up, then cosine, or a plateau with a linear fall over the last `cooldown` of the
+    steps."""
+    warm = min(t.warmup, t.steps)
+    rise = optax.linear_schedule(t.learning_rate / max(warm, 1), t.learning_rate, warm)
+    if t.schedule == "cosine":
+        rest = optax.cosine_decay_schedule(t.learning_rate, max(t.steps - warm, 1), t.final_rate)
+        return optax.join_schedules([rise, rest], [warm])
+    fall = max(int(t.steps * t.cooldown), 1)
+    plateau = optax.constant_schedule(t.learning_rate)
+    descent = optax.linear_schedule(t.learning_rate, t.learning_rate * t.final_rate, fall)
+    return optax.join_schedules([rise, plateau, descent], [warm, max(t.steps - fall, warm)])
+
+
+OPTIMIZERS = {
+    "adam": optax.adam,
+    "soap": soap,
+    "muon": lambda rate: optax.contrib.muon(rate),
+}
+
+
+def make_optimizer(t: TrainConfig) -> optax.GradientTransformation:
+    """Gradient clipping by global norm, then the optimiser. Raises: ConfigError for an unknown name."""
+    if t.optimizer not in OPTIMIZERS:
+        raise ConfigError(f"train.optimizer must be one of {', '.join(OPTIMIZERS)}, not {t.optimizer!r}")
+    return optax.chain(optax.clip_by_global_norm(t.grad_clip), OPTIMIZERS[t.optimizer](learning_rate(t)))
+
+
+def new_state(config: Config, params) -> TrainState:
+    """The state before the first step."""
+    # params and ema start equal but must not share buffers: the step donates both
+    return TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), make_optimizer(config.train).init(params))
+
+
+def draw_lmbda(model: ModelConfig, key, batch: int):
+    """lmbda of each sample [B]: log-uniform over the model's range, one draw from each of B equal parts of it."""
+    if not model.variable_rate:
+        return jnp.full((batch,), model.lmbdas[0])
+    low, high = np.log(model.lmbdas[0]), np.log(model.lmbdas[-1])
+    return jnp.exp(low + (high - low) * (jnp.arange(batch) + jax.random.uniform(key, (batch,))) / batch)
+
+
+def loss_and_metrics(params, config: Config, x, lmbda, key):
+    """Mean training loss over the batch, and the mean of each quantity worth logging. x: [B, S, S, 3] in [0, 1]."""
+    dtype = None if config.train.dtype == "float32" else jnp.dtype(config.train.dtype)
+    output = CLIC(config.model, dtype, config.train.remat).apply({"params": params}, x, lmbda, key=key)
+    losses, parts = rate_distortion(output, x, lmbda, config.train.metric)
+    middle = np.sqrt(config.model.lmbdas[0] * config.model.lmbdas[-1])
+    loss = jnp.mean(losses * (lmbda / middle) ** -config.train.lmbda_power)
+    metrics = jax.tree.map(jnp.mean, parts | {"pqf_residual": output.pqf_residual}) | {"loss": loss}
+    if config.model.pqf == "auxiliary":
+        loss = loss + PQF_WEIGHT * output.pqf_residual.mean()
+    return loss, metrics
+
+
+def metrics_and_gradients(params, config: Config, x, lmbda, key):
+    """(metrics, gradients) of `loss_and_metrics`, averaged over `train.accumulate` parts of the batch in turn."""
+    n = config.train.accumulate
+
+    def of(x, lmbda, key):
+        (_, metrics), grads = jax.value_and_grad(loss_and_metrics, has_aux=True)(params, config, x, lmbda, key)
+        return metrics, grads
+
+    if n == 1:
+        return of(x, lmbda, key)
+    # every n-th crop is one part, so that each device has its share of each
+    parts = jax.tree.map(lambda v: v.reshape(-1, n, *v.shape[1:]).swapaxes(0, 1), (x, lmbda))
+
+    def add(total, part):
+        return jax.tree.map(lambda a, b: a + b / n, total, of(*part)), None
+
+    start = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), jax.eval_shape(of, parts[0][0], parts[1][0], key))
+    return jax.lax.scan(add, start, (*parts, jax.random.split(key, n)))[0]
+
+
+def train_step(config: Config, state: TrainState, crops) -> tuple[TrainState, dict]:
+    """One optimiser step.
+
+    Args:
+      state: the state so far; its step number is the only source of randomness besides the seed.
+      crops: uint8 [B, S, S, 3].
+    Returns: (state, metrics): loss, bpp, bpp_z, mse, psnr, pqf_residual, grad_norm, learning_rate; scalars.
+    """
+    t = config.train
+    noise_key, lmbda_key = jax.random.split(_step_key(t, state.step, 1))
+    lmbda = draw_lmbda(config.model, lmbda_key, crops.shape[0])
+    x = crops.astype(jnp.float32) / 255
+    metrics, grads = metrics_and_gradients(state.params, config, x, lmbda, noise_key)
+    updates, opt_state = make_optimizer(t).update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    decay = jnp.minimum(
+        t.ema, (1 + state.step) / (10 + state.step)
+    )  # an average of few steps must not remember the start
+    ema = jax.tree.map(lambda average, new: average + (1 - decay) * (new - average), state.ema, params)
+    metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": learning_rate(t)(state.step)}
+    return TrainState(state.step + 1, params, ema, opt_state), metrics
+
+
+def make_mesh(devices=None) -> jax.sharding.Mesh:
+    """A mesh with one axis, "data", over all devices of all processes."""
+    devices = devices or jax.devices()
+    return jax.make_mesh((len(devices),), ("data",), devices=devices, axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def replicate(mesh, tree):
+    """`tree` on every device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+def state_shapes(config: Config, mesh) -> TrainState:
+    """The state's shapes and types, on every device of the mesh: what a step is compiled for and a checkpoint restored
+    onto."""
+    state = jax.eval_shape(lambda: new_state(config, init_params(config.model)))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, P())), state)
+
+
+def shard_batch(mesh, crops):
+    """This process's share of a batch as one array over the mesh."""
+    return jax.make_array_from_process_local_data(NamedSharding(mesh, P("data")), crops)
+
+
+def batch_shape(config: Config, mesh):
+    """Shape and type of a batch over the mesh."""
+    shape = (config.train.batch, config.train.crop, config.train.crop, 3)
+    return jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=NamedSharding(mesh, P("data")))
+
+
+def compile_step(step, *shapes):
+    """`step` (of `make_streamed_step`, `make_cached_steps`) compiled for these arguments or shapes.
+
+    Ahead of time, and before there is a state, because compiling takes more memory for a while than the state does:
+    four 256x256 crops of `paper`, with `remat` and `accumulate=4`, peak at 4.4 GB (5.7 when it compiled at its first
+    step).
+    """
+    compiled = step.lower(*shapes).compile()
+    runtime.release_memory()
+    return compiled
+
+
+def check_batch(config: Config, mesh) -> None:
+    """Raises: ConfigError when the batch cannot be divided over the devices and the parts of a step."""
+    t = config.train
+    unit = mesh.size * t.accumulate
+    if t.batch % unit:
+        parts = f" and train.accumulate={t.accumulate}" if t.accumulate > 1 else ""
+        raise ConfigError(
+            f"train.batch={t.batch} does not divide over {mesh.size} devices{parts}: "
+            f"use a multiple of {unit}, for example --set train.batch={-(-t.batch // unit) * unit}"
+        )
+
+
+def make_streamed_step(config: Config, mesh):
+    """(state, crops) -> (state, metrics), compiled; crops come from the host, split over the mesh."""
+    rep, batch = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+    step = functools.partial(train_step, config)
+    return jax.jit(step, in_shardings=(rep, batch), out_shardings=(rep, rep), donate_argnums=0)
+
+
+def make_cached_steps(config: Config, mesh):
+    """(state, photos) -> (state, mean metrics), compiled: `steps_per_call` steps on crops of photographs in memory.
+
+    The photographs live on every device, so that no input pipeline feeds an accelerator.
+    """
+    rep, batch = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+
+    def one(state, photos):
+        crops = random_crops(
+            photos, _step_key(config.train, state.step, 0), batch=config.train.batch, size=config.train.crop
+        )
+        return train_step(config, state, jax.lax.with_sharding_constraint(crops, batch))
+
+    def many(state, photos):
+        if config.train.steps_per_call == 1:
+            return one(state, photos)
+        state, history = jax.lax.scan(lambda s, _: one(s, photos), state, length=config.train.steps_per_call)
+        return state, jax.tree.map(jnp.mean, history)
+
+    return jax.jit(many, in_shardings=(rep, rep), out_shardings=(rep, rep), donate_argnums=0)
+
+
+def _step_key(t: TrainConfig, step, purpose: int):
+    """The key of one purpose (0 crops, 1 the step itself) at one step."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(t.seed), step), purpose)

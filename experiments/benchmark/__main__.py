@@ -1,0 +1,238 @@
+"""Speed and memory: of training, of coding by part, and beside other codecs in the same run; one JSON.
+
+    python -m experiments.benchmark --codec --train --preset tiny small --json OUT.json
+    python -m experiments.benchmark --codec --sizes 64 256 512 1024 2048 4096 --image photo.png --json OUT.json
+    python -m experiments.benchmark --train --preset paper --repetitions 2 --json OUT.json
+    python -m experiments.benchmark --peers --json OUT.json            after `make peers`
+
+Times are medians, with minimum and maximum, of warm repetitions; what compiles is reported apart. MFU is the
+multiply-accumulates of the traced graph (`experiments.complexity`) over the time and over the rate of a large matrix
+product on the same device in the same process. Each preset has a process of its own, for its peak memory. Presets
+without published weights here run untrained: their time is the same. Keep the cores quiet meanwhile.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from clic_jax import config, runtime, settings
+from clic_jax.checkpoints import installed, published
+from clic_jax.errors import UserError
+from clic_jax.files import atomic, images
+from clic_jax.training import data, sources
+from experiments import cli, experiment, publish
+from experiments.benchmark import coding, peers, training, worker
+from experiments.train.__main__ import first_params
+
+SIZES = (64, 128, 256, 512, 1024, 2048)
+SAMPLE = "motorcycle_left.png"  # 741x500 pixels, continued at two sides by mirror images
+SIZE = (512, 768)
+
+
+def parse(argv=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="experiments.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--train", action="store_true", help="one training step: times and memory")
+    add("--codec", action="store_true", help="encoding and decoding: whole, by part, by size, and in a new process")
+    add("--peers", action="store_true", help="beside CompressAI's models and Pillow's AVIF and WebP, taking turns")
+    add("--preset", nargs="+", default=["tiny"], metavar="NAME", help="presets or experiment files (.py); tiny")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the presets")
+    add("--sizes", type=int, nargs="*", default=SIZES, help="sides of the square images coded; 64 ... 2048")
+    add("--image", help="the photograph coded; by default a sample, 768x512")
+    add("--crop", type=int, default=256, help="side of the training crops")
+    add("--batches", type=int, nargs="+", default=[1, 4], help="crops a training step; 1 and 4")
+    add("--dtypes", nargs="+", default=["float32"], help="compute types of a training step; float32")
+    add("--threads", type=int, nargs="+", default=None, help="of the peers; 1, and all cores with batches above 1")
+    add("--repetitions", type=int, default=10, help="at most, of anything")
+    add("--seconds", type=float, default=5, help="after which something is repeated no more (but twice at least)")
+    add("--quick", action="store_true", help="the smallest of everything, to see whether it runs")
+    add("--machine", help="what the JSON calls this machine; by default cores, processor and memory")
+    add("--json", type=Path, required=True, metavar="OUT", help="the file to write")
+    args = parser.parse_args(argv)
+    if not (args.train or args.codec or args.peers):
+        parser.error("nothing to do: give one or more of --train, --codec, --peers")
+    if args.quick:
+        args.sizes, args.batches, args.crop, args.threads = [64, 128], [1], 64, args.threads or [1]
+        args.repetitions, args.seconds = 2, 0.0
+    if args.crop % 64 or min([args.crop, *args.sizes, *args.batches, args.repetitions]) < 1:
+        parser.error("--crop wants a multiple of 64; sizes, batches and repetitions are 1 or more")
+    return args
+
+
+def machine(name: str | None) -> dict:
+    """The machine and its load, for the reader to judge how quiet it was."""
+    memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "machine": name or f"{cores}-core {_processor()}, {memory_gib:.0f} GiB",
+        "cores": cores,
+        "load_before": os.getloadavg()[0],
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name, from Linux or else from Python."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def photograph(path: str | None) -> np.ndarray:
+    """The image to be coded, uint8 [H, W, 3]. Raises: ImageError; DataError."""
+    if path:
+        return images.read_rgb(path)
+    sample = next(p for p in sources.sample_photographs() if p.name == SAMPLE)
+    return coding.mirrored(images.read_rgb(sample), *SIZE)
+
+
+def isolated(function, *args, env=None):
+    """function(*args) in a new process, whose memory is its own, with the variables `env` in its environment.
+
+    Raises: UserError if the system kills it.
+    """
+    with _environment(env or {}), ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *args).result()
+        except BrokenProcessPool:
+            raise UserError("a benchmark process was killed, perhaps for want of memory: try fewer --batches") from None
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]):
+    """These variables, for processes that start inside the block."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def published_model(cfg: config.Config, folder: Path) -> str:
+    """The installed model of that preset, or else `folder`, where untrained parameters are published."""
+    for name in installed.installed():
+        if published.load_published(name)[0].model == cfg.model:
+            return name
+    runtime.use_cache()
+    photos = data.load_photos("sample", min_size=cfg.train.crop, progress=False)
+
+    def crops(n, size):
+        return np.asarray(data.random_crops(photos, jax.random.key(0), batch=n, size=size))
+
+    params = jax.device_get(first_params(cfg, crops))
+    publish.publish(folder, cfg, params, crops, {})
+    return str(folder)
+
+
+def codec_part(cfg: config.Config, model: str, x: np.ndarray, args) -> dict:
+    """What --codec says of one preset."""
+    if not worker.writes_files(model):
+        return {"preset": cfg.name, "unavailable": "models of this preset cannot write files yet"}
+    limits = (args.repetitions, args.seconds)
+    result, file = isolated(coding.measure, cfg, model, x, list(args.sizes), *limits)
+    return result | {"cold": coding.cold(model, file, 1 if args.quick else 3)}
+
+
+def training_part(cfg: config.Config, x: np.ndarray, args) -> list[dict]:
+    """What --train says of one preset."""
+    crops, rows = crops_of(x, max(args.batches), args.crop), []
+    for dtype in args.dtypes:
+        for batch in args.batches:
+            with tempfile.TemporaryDirectory() as cache:
+                env = {"JAX_COMPILATION_CACHE_DIR": cache}
+                compiled = isolated(training.compiling, cfg, crops[:batch], dtype, env=env)
+                limits = (args.repetitions, args.seconds)
+                rows.append(isolated(training.running, cfg, crops[:batch], dtype, compiled, *limits, env=env))
+    return rows
+
+
+def peers_part(models: dict[str, str], x: np.ndarray, args) -> list[dict]:
+    """What --peers says."""
+    cores = os.cpu_count() or 1
+    todo = []
+    for threads in args.threads or sorted({1, cores}):
+        todo += peers.cases(threads, args.batches if threads == cores else args.batches[:1])
+    height, width = (max(n // 64 * 64, 64) for n in x.shape[:2])
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = Path(folder) / "x.npz"
+        crops = crops_of(x, max(args.batches), args.crop)
+        np.savez(arrays, image=coding.mirrored(x, height, width)[None], crops=crops)
+        return peers.measure(models, arrays, todo, args.repetitions, args.seconds)
+
+
+def crops_of(x: np.ndarray, count: int, side: int) -> np.ndarray:
+    """Crops of x, continued by its mirror images: uint8 [count, side, side, 3]."""
+    long = coding.mirrored(x, side, side * count)
+    return np.stack(np.split(long, count, axis=1))
+
+
+def main(argv=None) -> int:
+    """Runs the command line."""
+    args = parse(argv)
+    if args.peers:
+        peers.check_environment()
+    chosen = [experiment.named(name) for name in args.preset]
+    chosen = [settings.override(cfg, args.set) for cfg in chosen]
+    x = photograph(args.image)
+    if args.quick:
+        x = x[:64, :64]
+    result = machine(args.machine) | {"protocol": " ".join(__doc__.split("\n\n")[2].split())}
+    with tempfile.TemporaryDirectory() as folder:
+        models = {}
+        if args.codec or args.peers:
+            models = {cfg.name: isolated(published_model, cfg, Path(folder) / cfg.name) for cfg in chosen}
+        if args.train:
+            result["train"] = [row for cfg in _bar(chosen, "training") for row in training_part(cfg, x, args)]
+        if args.codec:
+            result["codec"] = [codec_part(cfg, models[cfg.name], x, args) for cfg in _bar(chosen, "coding")]
+        if args.peers:
+            result["peers"] = peers_part(models, x, args)
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write(args.json, json.dumps(result, indent=1).encode())
+    print("\n".join([f"{args.json}: {result['machine']}", *_lines(result)]))
+    return 0
+
+
+def _bar(chosen, text: str):
+    return tqdm(chosen, text, unit="preset", disable=None)
+
+
+def _lines(result: dict):
+    """The medians of a result, one a line."""
+    for row in result.get("train", ()):
+        what = f"train {row['preset']}, {row['batch']} x {row['crop']}x{row['crop']}, {row['dtype']}"
+        if "skipped" in row:
+            yield f"{what}: {row['skipped']}"
+        else:
+            compiled = f"compiled in {row['compiling']['compile_seconds']:.0f} s"
+            median = row["seconds"]["median"]
+            yield f"{what}: {median:.3f} s, MFU {row['mfu']:.0%}, {row['peak_rss_mib']:.0f} MiB, {compiled}"
+    for row in result.get("codec", ()):
+        for name in ("encode", "decode") if "bytes" in row else ():
+            parts = {k: v["seconds"] for k, v in row["parts"][name].items() if k != "whole"}
+            text = ", ".join(f"{k} {v:.3f}" for k, v in sorted(parts.items(), key=lambda item: -item[1])[:4])
+            yield f"{name} {row['preset']}: {row[name]['seconds']['median']:.3f} s, MFU {row[name]['mfu']:.0%}; {text}"
+    for row in result.get("peers", ()):
+        what = f"{row['op']} {'' if row['batch'] is None else row['batch']}, {row['threads']} threads"
+        yield f"{what}: {row['model']} {row['seconds']['median']:.3f} s, {row['peak_rss_mib']:.0f} MiB"
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,157 @@
+"""Our models and others' side by side, for `experiments.benchmark --peers`: one process each, taking turns.
+
+Every model is asked for one operation, then the next model for the same, and so on round and round, so that whatever
+slows the machine down meets all alike. A process is kept to as many cores as it may use threads.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from clic_jax.errors import UserError
+from experiments.benchmark.stopwatch import spread
+from experiments.paths import ROOT
+
+PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+MODELS = ("Elic2022Official", "mbt2018-mean")
+CODECS = ("avif", "webp")
+
+
+class PeersError(UserError):
+    """The peers' environment is not there, or a process in it has failed."""
+
+
+class Case(NamedTuple):
+    """One thing to time; the batch is of crops, None for the whole image."""
+
+    threads: int
+    op: str
+    batch: int | None = None
+
+
+def cases(threads: int, batches: list[int]) -> list[Case]:
+    """What is timed with that many threads."""
+    crops = [Case(threads, op, batch) for batch in batches for op in ("forward", "forward_backward")]
+    return [*crops, Case(threads, "compress"), Case(threads, "decompress")]
+
+
+class Worker:
+    """A process that serves `stopwatch.serve`."""
+
+    def __init__(self, module: str, name: str, arrays: Path, threads: int):
+        self.name = name
+        python = PYTHON if module == "peers_worker" else sys.executable
+        command = [str(python), "-m", f"experiments.benchmark.{module}", name, str(arrays), str(threads)]
+        env = os.environ | {"OMP_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu"}  # as the peers' torch has no other
+        with _cores(threads):  # which the process inherits
+            pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            self._process = subprocess.Popen(command, cwd=ROOT, env=env, **pipes)
+        self.ops = self._answer()["ops"]
+
+    def ask(self, **request) -> dict:
+        """The answer to one request. Raises: PeersError where the process has ended."""
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> dict:
+        if not (line := self._process.stdout.readline()):
+            raise PeersError(f"the process of {self.name} has ended with status {self._process.wait()}: see above")
+        return json.loads(line)
+
+    def close(self):
+        """Ends the process."""
+        self._process.stdin.close()
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def _cores(threads: int):
+    """Keeps this process to its first `threads` cores, where the system can (Linux)."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:threads])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def check_environment():
+    """Raises: PeersError if `make peers` has not been run."""
+    if not PYTHON.exists():
+        raise PeersError(f"no {PYTHON}: run `make peers` first (1.4 GB), or leave --peers out")
+
+
+def measure(models: dict[str, str], arrays: Path, todo: list[Case], most: int, limit: float) -> list[dict]:
+    """A row for each model and case: times, in turns, and the memory of the process during that operation.
+
+    Args:
+      models: name to be shown -> published name or folder, of ours.
+      arrays: .npz of `image` uint8 [1, H, W, 3], sides multiples of 64, and `crops` uint8 [B, S, S, 3].
+      most, limit: repetitions and seconds after which a case of a model is not repeated again; at least two.
+    """
+    rows = []
+    for threads in sorted({case.threads for case in todo}):
+        mine = [case for case in todo if case.threads == threads]
+        for _, *process in _processes(models):
+            if process[1] in models.values():
+                _compile(Worker(*process, arrays, threads), mine)
+        with contextlib.ExitStack() as stack:
+            workers = {}
+            for label, *process in _processes(models):
+                workers[label] = Worker(*process, arrays, threads)
+                stack.callback(workers[label].close)
+            for case in tqdm(mine, f"{threads} threads", unit="case", disable=None):
+                rows += _in_turns(workers, case, most, limit)
+    return rows
+
+
+def _compile(worker: Worker, todo: list[Case]):
+    """Fills the compilation cache in a process that ends, so that the memory of compiling is not that of coding."""
+    for case in todo:
+        if case.op in worker.ops:
+            worker.ask(**_request(case))
+    worker.close()
+
+
+def _request(case: Case) -> dict:
+    return {"op": case.op} | ({} if case.batch is None else {"batch": case.batch})
+
+
+def _processes(models: dict[str, str]) -> list[tuple[str, str, str]]:
+    """(label, module, its argument) of every process, ours and CompressAI's by turns as far as they go."""
+    ours = [(f"clic_jax {name}", "worker", path) for name, path in models.items()]
+    theirs = [(f"CompressAI {name}", "peers_worker", name) for name in MODELS]
+    mixed = [process for pair in itertools.zip_longest(ours, theirs) for process in pair if process]
+    return [*mixed, *((f"Pillow {name}", "worker", name) for name in CODECS)]
+
+
+def _in_turns(workers: dict[str, Worker], case: Case, most: int, limit: float) -> list[dict]:
+    """One row a worker that knows the operation; each one's first call, which may compile, is not counted."""
+    request = _request(case)
+    active = {label: worker for label, worker in workers.items() if case.op in worker.ops}
+    answers = {label: [] for label in active}
+    for worker in active.values():
+        worker.ask(**request)
+    for _ in range(most):
+        for label, worker in active.items():
+            if len(answers[label]) < 2 or sum(a["seconds"] for a in answers[label]) < limit:
+                answers[label].append(worker.ask(**request))
+    return [
+        {"model": label}
+        | case._asdict()
+        | {
+            "seconds": spread([a["seconds"] for a in found]),
+            "peak_rss_mib": max(a["peak_rss_mib"] for a in found),
+        }
+        for label, found in answers.items()
+    ]

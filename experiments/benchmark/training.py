@@ -1,0 +1,85 @@
+"""One training step of one preset, for `experiments.benchmark --train`.
+
+Compiling takes more memory than a step of a small model does and happens once, so each has a process of its own: the
+first leaves the program in a compilation cache ($JAX_COMPILATION_CACHE_DIR), where the second finds it.
+"""
+
+import dataclasses
+import functools
+import os
+import time
+
+import jax
+import numpy as np
+
+from clic_jax import runtime
+from clic_jax.config import Config
+from clic_jax.model.clic import init_params
+from clic_jax.training import steps
+from experiments import complexity, device
+from experiments.benchmark.stopwatch import peak_mib, repeat, spread
+
+
+def compiling(config: Config, crops: np.ndarray, dtype: str) -> dict:
+    """Seconds and memory that the step takes to compile, and what it will need and do.
+
+    Args: crops: uint8 [B, S, S, 3]. dtype: compute type of the transforms.
+    """
+    config, mesh, shapes, crops = _set_up(config, crops, dtype)
+    macs = complexity.macs(functools.partial(steps.train_step, config), shapes, crops)
+    begin = time.perf_counter()
+    lowered = steps.make_streamed_step(config, mesh).lower(shapes, crops)
+    middle = time.perf_counter()
+    step = lowered.compile()
+    return {
+        "trace_seconds": middle - begin,
+        "compile_seconds": time.perf_counter() - middle,
+        "peak_rss_mib": peak_mib(),
+        "temporary_mib": step.memory_analysis().temp_size_in_bytes / 2**20,  # what XLA will allocate for one step
+        "macs": macs,
+    }
+
+
+def running(config: Config, crops: np.ndarray, dtype: str, compiled: dict, most: int, limit: float) -> dict:
+    """Seconds and memory of steps on the same crops, on one device.
+
+    Args: compiled: what `compiling` said. most, limit: as for `stopwatch.repeat`.
+    Returns a dict; with `skipped` instead of times where a step would not fit into the memory of this machine.
+    """
+    config, mesh, shapes, crops = _set_up(config, crops, dtype)
+    batch, crop = crops.shape[:2]
+    result = {"preset": config.name, "device": device.name(), "optimizer": config.train.optimizer}
+    result |= {"batch": batch, "crop": crop, "dtype": dtype, "compiling": compiled}
+    result |= {"remat": config.train.remat, "accumulate": config.train.accumulate}
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
+    if jax.default_backend() == "cpu" and compiled["temporary_mib"] > free:
+        return result | {"skipped": f"needs {compiled['temporary_mib']:.0f} MiB, {free:.0f} MiB are free"}
+    step, metrics = steps.compile_step(steps.make_streamed_step(config, mesh), shapes, crops), {}
+    state = steps.replicate(mesh, steps.new_state(config, init_params(config.model)))
+    runtime.release_memory(programs=True)  # as `experiments.train` does
+
+    def once():
+        nonlocal state, metrics
+        state, metrics = jax.block_until_ready(step(state, crops))
+
+    once()
+    seconds = spread(repeat(once, most, limit))
+    memory_mib = {"peak_rss_mib": peak_mib(), "peak_device_mib": device.peak_memory_mib()}
+    peak = device.matmul_peak(dtype)
+    times = {
+        "seconds": seconds,
+        "pixels_per_second": batch * crop**2 / seconds["median"],
+        "matmul_peak_macs_per_second": peak,
+        "mfu": compiled["macs"] / seconds["median"] / peak,
+    }
+    return result | times | memory_mib | {"loss": float(metrics["loss"])}
+
+
+def _set_up(config: Config, crops: np.ndarray, dtype: str):
+    """(the config for these crops, one device, the state's shapes, the crops on that device)."""
+    runtime.use_cache()
+    runtime.keep_memory()
+    changes = dict(batch=crops.shape[0], crop=crops.shape[1], dtype=dtype, steps_per_call=1)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
+    mesh = steps.make_mesh(jax.devices()[:1])
+    return config, mesh, steps.state_shapes(config, mesh), steps.shard_batch(mesh, crops)

@@ -1,0 +1,169 @@
+"""experiments.benchmark through its command line with the micro model, and the arithmetic behind its numbers."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments.benchmark import __main__ as benchmark
+from experiments.benchmark import codec, peers, stopwatch
+from tests.conftest import ROOT, photograph
+from tests.micro import EXPERIMENT
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    """The JSON of a quick run of the micro model, on one device as a user has it."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    (folder / "micro.py").write_text(EXPERIMENT)
+    command = [sys.executable, "-m", "experiments.benchmark", "--codec", "--train", "--quick"]
+    command += ["--preset", str(folder / "micro.py"), "--machine", "a test", "--json", str(folder / "out.json")]
+    env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith(str(folder / "out.json"))
+    return json.loads((folder / "out.json").read_text())
+
+
+def check_times(found):
+    assert 0 < found["min"] <= found["median"] <= found["max"] and found["repetitions"] >= 2
+
+
+def test_training(result):
+    assert result["machine"] == "a test" and "peers" not in result
+    (row,) = result["train"]
+    assert (row["preset"], row["batch"], row["crop"], row["dtype"]) == ("micro", 1, 64, "float32")
+    check_times(row["seconds"])
+    assert row["compiling"]["compile_seconds"] > 0 and row["compiling"]["temporary_mib"] > 0
+    assert row["pixels_per_second"] == pytest.approx(64**2 / row["seconds"]["median"])
+    rate = row["compiling"]["macs"] / row["seconds"]["median"]
+    assert row["mfu"] == pytest.approx(rate / row["matmul_peak_macs_per_second"]) and 0 < row["mfu"] < 1
+    assert np.isfinite(row["loss"]) and row["peak_rss_mib"] > 100
+
+
+def test_coding(result):
+    (row,) = result["codec"]
+    assert row["preset"] == "micro" and row["size"] == [64, 64]
+    for direction in ("encode", "decode"):
+        whole, parts = row[direction], dict(row["parts"][direction])
+        check_times(whole["seconds"])
+        assert whole["first"]["programs"] > 0 and whole["first"]["seconds"] > whole["first"]["compile_seconds"] > 0
+        assert whole["programs_compiled_when_warm"] == 0
+        total = parts.pop("whole")["seconds"]
+        assert set(parts) == set(codec.PARTS)
+        assert sum(part["seconds"] for part in parts.values()) == pytest.approx(total)
+        assert sum(part["share"] for part in parts.values()) == pytest.approx(1)
+        assert all(part["seconds"] >= 0 for part in parts.values())
+        assert all(0 < part["mfu"] < 1 for part in parts.values() if "mfu" in part)
+        needed = {"hyper", "entropy_parameters", "coder", "container", "g_s" if direction == "decode" else "g_a"}
+        assert all(parts[name]["calls"] and parts[name]["seconds"] for name in needed)
+        assert whole["macs"] == sum(part.get("macs", 0) for part in parts.values())
+        check_times(row["coder_alone"][direction]["seconds"])
+    latents = 24 * 4 * 4 + 8  # y and z; the filter's coefficients join them where it pays
+    assert row["coder_alone"]["symbols"] in (latents, latents + 8 * 2)
+    assert 0 < row["coder_alone"]["bytes"] < row["bytes"]
+    check_times(row["png"]["read"])
+    check_times(row["png"]["write"])
+
+
+def test_sizes_and_cold_starts(result):
+    (row,) = result["codec"]
+    sizes = row["by_size"]
+    assert [entry["side"] for entry in sizes["sizes"]] == [64, 128] and sizes["fitted_from"] == 64
+    assert np.isfinite([sizes["encode_exponent"], sizes["decode_exponent"]]).all()
+    for entry in sizes["sizes"]:
+        median = entry["encode"]["seconds"]["median"]
+        assert entry["encode"]["pixels_per_second"] == pytest.approx(entry["side"] ** 2 / median)
+    for state in ("empty_cache", "filled_cache"):
+        cold = row["cold"][state]
+        assert cold["seconds"]["min"] > 0 and cold["peak_rss_mib"] > 100 and cold["cpu_seconds"]["min"] > 0
+
+
+def test_exponent():
+    pixels = np.array([512, 1024, 2048]) ** 2
+    assert codec.exponent(pixels, 3e-7 * pixels**1.05) == pytest.approx(1.05)
+    assert codec.exponent([100], [1.0]) is None
+    assert codec.exponent([100, 200], [1.0, -1.0]) is None
+
+
+def test_mirrored():
+    x = photograph(5, 7)
+    assert np.array_equal(codec.mirrored(x, 3, 4), x[:3, :4])
+    y = codec.mirrored(x, 13, 30)
+    assert np.array_equal(y[:5, :7], x) and np.array_equal(y[5:10, :7], x[::-1]) and np.array_equal(y[10:, :7], x[:3])
+    assert np.array_equal(y[:5, 7:14], x[:, ::-1]) and y.shape == (13, 30, 3)
+
+
+def test_parts_inside_parts(monkeypatch):
+    """The outer part's time is without the inner one's, however deep."""
+    now = [0.0]
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
+    watch = stopwatch.Stopwatch()
+
+    def spend(seconds, *inner):
+        now[0] += seconds
+        for function in inner:
+            function()
+
+    deepest = watch.wrap("c", lambda: spend(4))
+    middle = watch.wrap("b", lambda: spend(2, deepest, deepest))
+    watch.wrap("a", lambda: spend(1, middle, deepest))()
+    assert watch.seconds == {"a": 1, "b": 2, "c": 12} and watch.calls == {"a": 1, "b": 1, "c": 3}
+
+
+def test_repetitions(monkeypatch):
+    """At least two, at most `most`, and none begun after `limit` seconds."""
+    now = [0.0]
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
+
+    def second():
+        now[0] += 1
+
+    for most, limit, expected in ((10, 0.0, 2), (10, 4.0, 4), (3, 100.0, 3)):
+        assert stopwatch.repeat(second, most, limit) == [1.0] * expected
+    assert stopwatch.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0, "repetitions": 3}
+
+
+def test_classical_peers(tmp_path, monkeypatch):
+    """Pillow's codecs, each in its process, in turns; of the others none."""
+    monkeypatch.setattr(peers, "MODELS", ())
+    arrays = tmp_path / "x.npz"
+    np.savez(arrays, image=photograph(64, 64)[None], crops=photograph(64, 64)[None])
+    rows = peers.measure({}, arrays, peers.cases(1, [1]), 3, 100.0)
+    assert [(row["model"], row["op"]) for row in rows] == [
+        (f"Pillow {name}", op) for op in ("compress", "decompress") for name in ("avif", "webp")
+    ]
+    for row in rows:
+        check_times(row["seconds"])
+        assert row["seconds"]["repetitions"] == 3 and row["threads"] == 1 and 10 < row["peak_rss_mib"] < 500
+
+
+@pytest.mark.slow
+def test_compressai(tmp_path):
+    """Both models of CompressAI do what is asked."""
+    if not peers.PYTHON.exists():
+        pytest.skip("needs .venv-peers, which `make peers` makes")
+    arrays = tmp_path / "x.npz"
+    np.savez(arrays, image=photograph(64, 64)[None], crops=photograph(64, 64)[None])
+    rows = peers.measure({}, arrays, peers.cases(1, [1]), 2, 0.0)
+    found = [row["op"] for row in rows if row["model"].startswith("CompressAI")]
+    assert found == [op for op in ("forward", "forward_backward", "compress", "decompress") for _ in range(2)]
+
+
+def test_a_process_that_fails(tmp_path):
+    with pytest.raises(peers.PeersError, match="process of webp has ended with status 1"):
+        peers.Worker("worker", "webp", tmp_path / "none.npz", 1)
+
+
+def test_bad_command_lines(monkeypatch, tmp_path, capsys):
+    for arguments in ([], ["--codec", "--crop", "100"], ["--codec", "--sizes", "0"]):
+        with pytest.raises(SystemExit) as stop:
+            benchmark.main([*arguments, "--json", str(tmp_path / "x.json")])
+        assert stop.value.code == 2
+    monkeypatch.setattr(peers, "PYTHON", tmp_path / "python")
+    with pytest.raises(peers.PeersError, match="make peers"):
+        benchmark.main(["--peers", "--json", str(tmp_path / "x.json")])
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,57 @@
+"""The account of parameters and multiply-accumulates, against hand counts and the published figures."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from clic_jax import config
+from experiments import complexity
+
+
+def test_counts_by_hand():
+    """A product, a strided convolution, a transposed one (its inserted zeros not counted), and a depthwise one."""
+    from clic_jax.model.layers import Conv, Deconv, Depthwise
+
+    assert complexity.macs(lambda a, b: a @ b, jnp.zeros((5, 7)), jnp.zeros((7, 3))) == 5 * 7 * 3
+    for module, channels, expected in (
+        (Conv(6, 3, 2), 4, 4 * 4 * 6 * 4 * 9),
+        (Deconv(6, 5, 2), 4, 8 * 8 * 6 * 4 * 25),
+        (Depthwise(), 4, 8 * 8 * 4 * 9),
+    ):
+        x = jnp.zeros((1, 8, 8, channels))
+        params = module.init(jax.random.key(0), x)
+        assert complexity.macs(module.apply, params, x) == expected
+
+
+def test_paper_as_published():
+    """78,876,533 parameters less 384 unused quantiles; 432.9 and 441.5 kMAC a pixel; g_a and g_s to three decimals."""
+    report = complexity.report(config.PAPER, 256, 256, memory=False)
+    assert report["parameters"] == 78_876_149
+    cost = report["kmac_per_pixel"]
+    assert cost["as_published"]["encode"] == pytest.approx(432.9, abs=0.1)
+    assert cost["as_published"]["decode"] == pytest.approx(441.5, abs=0.1)
+    assert cost["parts"]["g_a"] == pytest.approx(294.744, abs=1e-3)
+    assert cost["parts"]["g_s"] == pytest.approx(304.592, abs=1e-3)
+
+
+@pytest.mark.parametrize("name,parameters,kmac", [("tiny", 3e6, 15), ("compact", 4e6, 20), ("small", 12e6, 80)])
+def test_small_presets_keep_their_promise(name, parameters, kmac):
+    report = complexity.report(config.preset(name), 256, 256, memory=False)
+    assert report["parameters"] <= parameters
+    assert max(report["kmac_per_pixel"]["encode"], report["kmac_per_pixel"]["decode"]) <= kmac
+
+
+def test_command_line(capsys):
+    assert complexity.main(["--preset", "tiny", "--size", "64x128", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["preset"] == "tiny" and report["size"] == [64, 128]
+    cost = report["kmac_per_pixel"]
+    assert cost["encode"] == pytest.approx(sum(v for k, v in cost["parts"].items() if k not in ("g_s", "h_latent_s")))
+    assert report["peak_activation_mib"] > 0
+    with pytest.raises(config.ConfigError, match="there are paper, small, compact, tiny"):
+        complexity.main(["--preset", "huge"])
+    with pytest.raises(SystemExit) as stop:
+        complexity.main(["--size", "100x100"])
+    assert stop.value.code == 2

@@ -1,0 +1,205 @@
+"""Contextual clustering against a slow oracle, its limit cases, its gradients, and its memory."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clic_jax import config
+from clic_jax.model import clic, clustering
+from clic_jax.model.clustering import ClusterMixer, cluster, max_pool_2x2, mean_pool
+from clic_jax.training import steps
+
+
+def naive_cluster(features, values, centers, center_values, alpha, beta):
+    """The definition, one batch item, head, centre and point at a time, in float64."""
+    b, n, e, d = features.shape
+    m = centers.shape[1]
+    out = np.zeros((b, n, e, d))
+    for i in range(b):
+        for h in range(e):
+            chosen, weights = [], []
+            for p in range(n):
+                f, sims = features[i, p, h], []
+                for k in range(m):
+                    c = centers[i, k, h]
+                    cosine = float(c @ f) / (max(np.sqrt(c @ c), 1e-12) * max(np.sqrt(f @ f), 1e-12))
+                    sims.append(1 / (1 + np.exp(-(beta + alpha * cosine))))
+                chosen.append(sims.index(max(sims)))  # the first of equals
+                weights.append(max(sims))
+            for k in range(m):
+                members = [p for p in range(n) if chosen[p] == k]
+                total = center_values[i, k, h] + sum(weights[p] * values[i, p, h] for p in members)
+                for p in members:
+                    out[i, p, h] = weights[p] * total / (1 + len(members))
+    return out
+
+
+def problem(seed, b, n, m, e, d):
+    """(features, values, centers, center_values) of random float64 entries that float32 holds exactly."""
+    rng = np.random.default_rng(seed)
+    shapes = [(b, n, e, d)] * 2 + [(b, m, e, d)] * 2
+    return [rng.normal(size=s).astype(np.float32).astype(np.float64) for s in shapes]
+
+
+def run(arrays, alpha, beta):
+    return np.asarray(jax.jit(cluster)(*[jnp.float32(a) for a in arrays], jnp.float32(alpha), jnp.float32(beta)))
+
+
+@pytest.mark.parametrize(
+    "seed, sizes, alpha, beta",
+    [
+        (0, (1, 1, 1, 1, 1), 1.0, 0.0),
+        (1, (2, 16, 4, 3, 8), 1.0, 0.0),
+        (2, (1, 33, 5, 2, 3), 3.0, -0.7),
+        (3, (3, 7, 2, 1, 5), -1.25, 0.4),
+        (4, (1, 20, 4, 2, 6), -0.1, 2.0),
+        (5, (2, 3, 9, 2, 2), 0.5, -3.0),  # more centres than points: most are empty
+    ],
+)
+def test_cluster_equals_its_definition(seed, sizes, alpha, beta):
+    arrays = problem(seed, *sizes)
+    np.testing.assert_allclose(run(arrays, alpha, beta), naive_cluster(*arrays, alpha, beta), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [1.5, -1.5])
+def test_ties_go_to_the_first_centre(alpha):
+    """Twin centres (0 = 2, 1 = 3) with different values: only 0 and 1 get members."""
+    features, values, centers, center_values = problem(6, 2, 24, 4, 2, 4)
+    centers[:, 2:] = centers[:, :2]
+    out = run((features, values, centers, center_values), alpha, 0.3)
+    full = naive_cluster(features, values, centers, center_values, alpha, 0.3)
+    np.testing.assert_allclose(out, full, atol=2e-6, rtol=1e-5)
+    without = naive_cluster(features, values, centers[:, :2], center_values[:, :2], alpha, 0.3)
+    np.testing.assert_allclose(out, without, atol=2e-6, rtol=1e-5)
+
+
+def test_permuted_points_permute_the_output():
+    features, values, centers, center_values = problem(7, 1, 40, 4, 2, 8)
+    order = np.random.default_rng(8).permutation(40)
+    permuted = run((features[:, order], values[:, order], centers, center_values), 1.0, 0.0)
+    np.testing.assert_allclose(permuted, run((features, values, centers, center_values), 1.0, 0.0)[:, order], atol=2e-6)
+
+
+def test_one_centre_with_open_gates_is_a_mean():
+    """One centre and similarity 1 give every point the mean of all values and the centre's own."""
+    features, values, centers, center_values = problem(9, 2, 15, 1, 3, 4)
+    mean = np.concatenate([values, center_values], 1).mean(1, keepdims=True)
+    out = run((features, values, centers, center_values), 0.0, 40.0)
+    np.testing.assert_allclose(out, mean.repeat(15, 1), atol=1e-6)
+
+
+def test_gradients_equal_differences_of_the_definition():
+    """Along a random direction of each argument: similarities carry gradient, choices and member counts none."""
+    arguments = [*problem(10, 1, 9, 4, 2, 5), 0.8, -0.2]
+    rng = np.random.default_rng(11)
+    direction = [rng.normal(size=np.shape(a)) for a in arguments]
+    cotangent = rng.normal(size=arguments[0].shape)
+    gradient = jax.jit(jax.grad(lambda a: jnp.sum(cluster(*a) * jnp.float32(cotangent))))
+    grads = gradient([jnp.float32(a) for a in arguments])
+
+    def along(i, t):  # one argument at a time, so that errors cannot cancel
+        moved = [a + t * d if i == j else a for j, (a, d) in enumerate(zip(arguments, direction))]
+        return (naive_cluster(*moved) * cotangent).sum()
+
+    for i, (grad, d) in enumerate(zip(grads, direction)):
+        expected = (along(i, 1e-6) - along(i, -1e-6)) / 2e-6
+        np.testing.assert_allclose(np.vdot(grad, d), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("zero", [(0,), (2,), (0, 1, 2, 3)], ids=["features", "centers", "everything"])
+def test_finite_at_zero_vectors(zero):
+    """Empty checkerboard positions are exact zeros: their direction is undefined, value and gradient must not be."""
+    arrays = problem(12, 1, 8, 4, 2, 4)
+    for i in zero:
+        arrays[i][:] = 0
+    np.testing.assert_allclose(run(arrays, 1.0, 0.5), naive_cluster(*arrays, 1.0, 0.5), atol=1e-6)
+    arguments = [*(jnp.float32(a) for a in arrays), jnp.float32(1), jnp.float32(0.5)]
+    grads = jax.jit(jax.grad(lambda a: jnp.square(cluster(*a)).sum()))(arguments)
+    assert all(np.isfinite(g).all() for g in grads)
+
+
+@pytest.mark.parametrize("side", range(1, 8))
+def test_adaptive_max_pool(side):
+    """Window a of a side n is floor(a n / 2) ... ceil((a + 1) n / 2) - 1."""
+    h, w = side, 8 - side
+    x = np.random.default_rng(side).normal(size=(2, h, w, 3)).astype(np.float32)
+    expected = np.full((2, 2, 2, 3), -np.inf, np.float32)
+    for a in range(2):
+        for b in range(2):
+            for i in range(int(np.floor(a * h / 2)), int(np.ceil((a + 1) * h / 2))):
+                for j in range(int(np.floor(b * w / 2)), int(np.ceil((b + 1) * w / 2))):
+                    expected[:, a, b] = np.maximum(expected[:, a, b], x[:, i, j])
+    np.testing.assert_array_equal(max_pool_2x2(x), expected)
+
+
+def test_mean_pool_of_an_oblong():
+    x = np.random.default_rng(0).normal(size=(2, 4, 9, 2)).astype(np.float32)
+    expected = [[x[:, 2 * i : 2 * i + 2, 3 * j : 3 * j + 3].mean((1, 2)) for j in range(3)] for i in range(2)]
+    np.testing.assert_allclose(mean_pool(jnp.asarray(x), 2, 3), np.array(expected).transpose(2, 0, 1, 3), atol=1e-6)
+
+
+def test_nothing_of_size_centres_x_points_x_channels():
+    """Forward and backward of the whole mixer: the largest array is features and values, [B, N, 2 E D]."""
+    b, h, w, c, e, d, centres = 2, 16, 8, 4, 3, 16, 4
+    mixer = ClusterMixer(e, d)
+    x = jnp.zeros((b, h, w, c))
+    params = jax.eval_shape(mixer.init, jax.random.key(0), x)
+    jaxpr = jax.make_jaxpr(jax.grad(lambda p, x: jnp.square(mixer.apply(p, x)).sum(), (0, 1)))(params, x)
+    largest = max(v.aval.size for eqn in equations(jaxpr.jaxpr) for v in eqn.outvars if hasattr(v.aval, "size"))
+    assert b * h * w * 2 * e * d <= largest < b * h * w * e * d * centres
+
+
+def largest_of_a_step(cfg, batch):
+    """Entries of the largest array that one training step computes, optimiser included."""
+    params = jax.eval_shape(functools.partial(clic.init_params, cfg.model))
+    state = jax.eval_shape(functools.partial(steps.new_state, cfg), params)
+    crops = jax.ShapeDtypeStruct((batch, cfg.train.crop, cfg.train.crop, 3), jnp.uint8)
+    jaxpr = jax.make_jaxpr(functools.partial(steps.train_step, cfg))(state, crops)
+    return max(v.aval.size for eqn in equations(jaxpr.jaxpr) for v in eqn.outvars if hasattr(v.aval, "size"))
+
+
+def broadcast_cluster(features, values, centers, center_values, alpha, beta):
+    """`cluster` as one would write it first, over [B, E, M, N, D]."""
+    sim, best = clustering.assign(features, centers, alpha, beta)
+    member = (best == jnp.arange(sim.shape[2])[:, None]).astype(sim.dtype)
+    kept = (sim * member)[..., None]
+    total = (kept * values.swapaxes(1, 2)[:, :, None]).sum(3) + center_values.swapaxes(1, 2)
+    aggregate = total / (1 + member.sum(-1, keepdims=True))
+    return (kept * aggregate[:, :, :, None]).sum(2).swapaxes(1, 2)
+
+
+def test_nothing_of_that_size_in_a_training_step(monkeypatch):
+    """The widths of `paper`, whose first stage needs the largest array: features and values of its points, twice
+    [B, N, E, D]. One over [B, E, M, N, D] would be twice as large, and the broadcast form does make one."""
+    c = dataclasses.replace(config.PAPER.model, depths=(2, 1, 1, 1), groups=(64, 256))  # quicker to trace
+    cfg, batch = dataclasses.replace(config.PAPER, model=c), 2
+    needed = batch * (cfg.train.crop // c.stem_stride) ** 2 * 2 * c.heads[0] * c.head_dim
+    assert largest_of_a_step(cfg, batch) == needed
+    rng = np.random.default_rng(0)
+    arrays = [jnp.float32(rng.normal(size=s)) for s in [(2, 30, 3, 5)] * 2 + [(2, 4, 3, 5)] * 2]
+    np.testing.assert_allclose(cluster(*arrays, 1.5, 0.2), broadcast_cluster(*arrays, 1.5, 0.2), atol=1e-5)
+    monkeypatch.setattr(clustering, "cluster", broadcast_cluster)
+    assert largest_of_a_step(cfg, batch) == 2 * needed
+
+
+def equations(jaxpr):
+    """Every equation of a jaxpr and of the jaxprs inside it."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=is_jaxpr):
+            if is_jaxpr(value):
+                yield from equations(getattr(value, "jaxpr", value))
+
+
+def is_jaxpr(value):
+    return hasattr(value, "eqns") or hasattr(value, "jaxpr")
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (8, 6), (5, 5), (2, 4)])
+def test_sides_that_are_not_multiples_of_4(shape):
+    with pytest.raises(ValueError, match=f"multiples of 4, not {shape[0]}x{shape[1]}"):
+        jax.eval_shape(ClusterMixer(2, 4).init, jax.random.key(0), jnp.zeros((1, *shape, 4)))

@@ -1,0 +1,114 @@
+"""Trained parameters in a larger model: the same outputs at first, and everything new learns."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clic_jax.config import ConfigError
+from clic_jax.model.clic import CLIC
+from clic_jax.training.growth import grown
+from tests.micro import MICRO, MICRO_PAPER
+from tests.model.test_clic import random_params
+
+SMALL = dataclasses.replace(MICRO.model, lmbdas=(0.002, 0.01, 0.05))
+LARGER = {
+    "deeper": dict(depths=(3, 2)),
+    "wider hyper networks": dict(hyper_layers=((20, 2), (8, 2)), hyper_decoder_layers=((24, 2), (0, 2))),
+    "wider parameter networks": dict(parameter_widths=(24,)),
+    "wider spatial context": dict(spatial_ratios=(1.5,)),
+    "more lmbdas": dict(lmbdas=(0.001, 0.002, 0.01, 0.03, 0.05, 0.2)),
+    "all of it": dict(depths=(2, 2), parameter_widths=(20,), spatial_ratios=(2.0,), lmbdas=(0.002, 0.01, 0.05, 0.1)),
+    "nothing": {},
+}
+
+
+LMBDAS = np.float32([0.002, 0.008, 0.05])
+
+
+@functools.lru_cache
+def program(config):
+    """The compiled model."""
+    return jax.jit(lambda params, x: CLIC(config).apply({"params": params}, x, LMBDAS))
+
+
+def check_same(old, new, params):
+    """Three noise pictures at three rates give the same in both models."""
+    x = jax.random.uniform(jax.random.key(3), (3, 64, 64, 3))
+    a, b = program(old)(params, x), program(new)(grown(old, params, new), x)
+    np.testing.assert_allclose(b.x_hat, a.x_hat, atol=2e-5)
+    np.testing.assert_allclose(b.bits_y + b.bits_z, a.bits_y + a.bits_z, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_the_larger_model_has_the_same_outputs(name):
+    params, larger = random_params(SMALL), dataclasses.replace(SMALL, **LARGER[name])
+    assert jax.tree.map(jnp.shape, grown(SMALL, params, larger)) == jax.tree.map(jnp.shape, random_params(larger))
+    check_same(SMALL, larger, params)
+
+
+def test_wider_channel_context_has_the_same_outputs():
+    narrow = dataclasses.replace(SMALL, channel_layers=((8, 3), (6, 1)))
+    wide = dataclasses.replace(SMALL, channel_layers=((12, 3), (6, 1)), spatial_ratios=(1.5,))
+    check_same(narrow, wide, random_params(narrow))
+
+
+def test_the_published_forms_grow_as_well():
+    """Checkerboard blocks, several masked convolutions, three hyper decoders, one rate."""
+    old = MICRO_PAPER.model
+    new = dataclasses.replace(old, depths=(2, 3), spatial_ratios=(2.0, 1.5, 3.0), parameter_widths=(24,))
+    check_same(old, new, random_params(old))
+
+
+def test_what_is_new_can_learn():
+    """Every new layer has a gradient, or ends in zeros and gives the layer after it one."""
+    larger = dataclasses.replace(SMALL, **LARGER["all of it"])
+    params = jax.tree.map(jnp.asarray, grown(SMALL, random_params(SMALL), larger))
+    x = jax.random.uniform(jax.random.key(3), (1, 64, 64, 3))
+
+    def cost(params):
+        out = CLIC(larger).apply({"params": params}, x, jnp.full(1, 0.07), key=jax.random.key(0))
+        return jnp.square(out.x_hat - x).mean() + out.bits_y.sum() / x.size
+
+    slope = jax.grad(cost)(params)
+    assert np.abs(slope["g_s"]["stage0"]["block1"]["conv2"]["kernel"]).max() > 0
+    assert np.abs(slope["context"]["parameters_1"]["conv1"]["kernel"][16:]).min(-1).max() > 0  # the new hidden units
+    assert np.abs(slope["log_gain"][3]).max() > 0
+
+
+def test_gains_go_on_beyond_the_old_rates():
+    """Linear in log lmbda, also where the new anchors leave the old range."""
+    params = random_params(SMALL)
+    steps = np.log([0.002, 0.01, 0.05])
+    params = params | {"log_gain": np.float32(np.outer(steps, np.linspace(0.3, 0.6, 24)))}
+    larger = dataclasses.replace(SMALL, lmbdas=(0.0005, 0.004, 0.02, 0.1))
+    expected = np.outer(np.log(larger.lmbdas), np.linspace(0.3, 0.6, 24))
+    np.testing.assert_allclose(grown(SMALL, params, larger)["log_gain"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(depths=(1, 0)),
+        dict(parameter_widths=(8,)),
+        dict(parameter_widths=(16, 16)),
+        dict(hyper_layers=((16, 2), (16, 2))),
+        dict(mlp_ratio=2.0),
+        dict(log_scale=False),
+        dict(lmbdas=(0.01,)),
+    ],
+    ids=str,
+)
+def test_what_training_may_not_go_on_from(change):
+    """Nothing smaller, and nothing that changes what a parameter means: the setting is named."""
+    with pytest.raises(ConfigError, match=f"model.{next(iter(change))}"):
+        grown(SMALL, random_params(SMALL), dataclasses.replace(SMALL, **change))
+
+
+def test_density_and_rounding_are_free():
+    params = random_params(SMALL)
+    after = grown(SMALL, params, dataclasses.replace(SMALL, density="gaussian", rdoq=0.0))
+    jax.tree.map(np.testing.assert_array_equal, after, params)
