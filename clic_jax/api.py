@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from clic_jax.checkpoints.installed import DEFAULT_MODEL, NoModel, folder_of, installed
+from clic_jax.checkpoints.installed import DEFAULT_MODEL, NoModel, folder_of, installed, remedy
 from clic_jax.coding import tiles
 from clic_jax.files import container, pictures
 from clic_jax.files.container import Damaged, Header, ModelMismatch, Tag
@@ -148,8 +148,8 @@ def _model_for(model_id: str, model) -> "Codec":
     if model is None:
         model = next((name for name, found in installed().items() if found == model_id), None)
         if model is None:
-            raise ModelMismatch(model_id, "any of those installed")
+            raise ModelMismatch(model_id, None, remedy(model_id))
     codec = open_model(model)
     if codec.model_id != model_id:
-        raise ModelMismatch(model_id, codec.model_id)
+        raise ModelMismatch(model_id, codec.model_id, "give that one (`clic-jax models` lists those installed)")
     return codec

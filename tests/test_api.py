@@ -136,11 +136,11 @@ def changed(data, extras=None, **fields):
 
 def test_wrong_model(data, published_micro, nothing_installed):
     other = changed(data, model_id="00000000")
-    with pytest.raises(ModelMismatch, match="it needs model 00000000, not any of those installed"):
+    with pytest.raises(ModelMismatch, match="it needs model 00000000, which is not installed: no model of that id was released"):
         api.decompress(other)
     with pytest.raises(ModelMismatch) as raised:
         api.decompress(other, model=published_micro)
-    assert raised.value.args == ("00000000", container.peek(data)["model_id"])
+    assert raised.value.args[:2] == ("00000000", container.peek(data)["model_id"])
 
 
 def test_models_that_are_none(tmp_path, published_micro):

@@ -1,5 +1,7 @@
-"""Which models ship with the package, and where a model that is named lies. Does not import JAX: `clic-jax info` is
-quick."""
+"""Which models ship with the package, which ones ever did, and where a model that is named lies.
+
+Does not import JAX: `clic-jax info` is quick.
+"""
 
 import json
 import os
@@ -8,6 +10,7 @@ from pathlib import Path
 from clic_jax.errors import UserError
 
 WEIGHTS = Path(__file__).parents[1] / "weights"  # one published folder each
+RELEASED = WEIGHTS / "released.json"  # every model that ever was in it
 DEFAULT_MODEL = "clic-compact"
 
 
@@ -38,3 +41,25 @@ def installed() -> dict[str, str]:
         except (OSError, ValueError, LookupError, TypeError):
             ids[path.parent.name] = "unreadable"  # opening it says why
     return ids
+
+
+def released() -> list[dict[str, str]]:
+    """Every model that was ever released, newest first: id, name, date, arithmetic, and status.
+
+    status: "installed", its weights are in the package; or "retired", and then `commit` is the last state of this
+        repository that has them. A row is never removed, and an id never means other weights.
+    """
+    return json.loads(RELEASED.read_text())
+
+
+def remedy(model_id: str) -> str:
+    """What to do about a file of a model that is not installed, as the rest of a sentence."""
+    row = next((row for row in released() if row["id"] == model_id), None)
+    if row is None:
+        return "no model of that id was released: give its folder (--model RUN/published), or upgrade clic_jax"
+    if row["status"] == "installed":
+        return f"that is {row['name']}, whose weights are missing from this installation: install clic_jax anew"
+    return (
+        f"that is {row['name']} of {row['date']}, which is retired: decode with clic_jax as of its commit "
+        f"{row['commit']} (git checkout {row['commit']}; pip install . in an environment of its own)"
+    )

@@ -73,7 +73,7 @@ class Codec:
         self.programs = programs(config.model, self.params, data["exponents"], networks)
         self.coder = coder
         self._c = config.model
-        self._prior, self._tables = measured.stored_tables(data), measured.slice_tables(self._c, data)
+        self.prior, self.tables = measured.stored_tables(data), measured.slice_tables(self._c, data)
 
     def encode(
         self,
@@ -119,16 +119,16 @@ class Codec:
         latents = Latents(self.run_schedule(z, quality, code), z, lmbda)
         z_host, coded = jax.device_get((z, coded))
         encoder, z_index = self.coder.Encoder(), self._z_index(z_host.shape)
-        encoder.encode(z_host.ravel(), z_index, self._prior)
+        encoder.encode(z_host.ravel(), z_index, self.prior)
         for i, (q, index) in enumerate(coded):  # two halves a slice
-            encoder.encode(q.ravel(), index.ravel(), self._tables[i // 2])
+            encoder.encode(q.ravel(), index.ravel(), self.tables[i // 2])
         check, pqf_bytes = _check([z_host, *(q for q, _ in coded)]), None
         tried = self._c.pqf == "joint" or self._c.pqf == "auxiliary" and lmbda[0] < PQF_LMBDA_MAX
         if tried and (filtered := self._filtered(x, halves, latents, tile)):
             q, latents = filtered
             encoder.encode(q, np.zeros(q.size, np.int64), [coefficients.table()])
             pqf_bytes = round(coefficients.bits(q).sum() / 8)
-        z_bytes = round(self.coder.bits(z_host.ravel(), z_index, self._prior) / 8)
+        z_bytes = round(self.coder.bits(z_host.ravel(), z_index, self.prior) / 8)
         return Coded(encoder.finish(), z_bytes, pqf_bytes, check), latents
 
     def read(self, stream: bytes, filtered: bool, check: int, height: int, width: int, quality: Quality) -> Latents:
@@ -138,12 +138,12 @@ class Codec:
         """
         shape = self._z_shape(height, width)
         decoder = self.coder.Decoder(stream)
-        symbols = [decoder.decode(self._z_index(shape), self._prior).reshape(shape)]
+        symbols = [decoder.decode(self._z_index(shape), self.prior).reshape(shape)]
         z = jax.device_put(symbols[0])  # jnp.asarray would compile a program for each shape
 
         def code(k, colour, mean, raw, gain):
             index = np.asarray(self.programs.table_index(raw, gain))
-            symbols.append(decoder.decode(index.ravel(), self._tables[k]).reshape(index.shape))
+            symbols.append(decoder.decode(index.ravel(), self.tables[k]).reshape(index.shape))
             return self.programs.dequantise(symbols[-1], mean)
 
         y_hat = self.run_schedule(z, quality, code)
@@ -251,7 +251,7 @@ class Codec:
         return step * np.exp(2 * log_inverse[0, 0, :, :n])
 
     def _z_shape(self, height, width):
-        return (1, -(-height // STRIDE), -(-width // STRIDE), len(self._prior))
+        return (1, -(-height // STRIDE), -(-width // STRIDE), len(self.prior))
 
     def _z_index(self, shape):
         return np.tile(np.arange(shape[-1]), shape[1] * shape[2])

@@ -81,10 +81,12 @@ class TooLarge(FormatError):
 
 
 class ModelMismatch(FormatError):
-    """ModelMismatch(expected, found): the ids of the model that wrote the file, and of the one the codec was given."""
+    """ModelMismatch(expected, found, remedy): the id of the model that wrote the file, that of the one the codec was
+    given, or None where none was, and what to do."""
 
     def __str__(self):
-        return "it needs model {}, not {}: give that one (`clic-jax models` lists those installed)".format(*self.args)
+        expected, found, remedy = self.args
+        return f"it needs model {expected}{f', not {found}' if found else ', which is not installed'}: {remedy}"
 
 
 class Desync(FormatError):

@@ -169,7 +169,7 @@ def test_checksum_of_joined_parts_and_arrays():
 @pytest.mark.parametrize(
     "error, words",
     [
-        (container.ModelMismatch("0123abcd", "89abcdef"), ["needs model 0123abcd", "not 89abcdef", "clic-jax models"]),
+        (container.ModelMismatch("0123abcd", "89abcdef", "give it"), ["needs model 0123abcd, not 89abcdef: give it"]),
         (container.Desync(0xABCDEF, 0x12, "jax 0.10.0, cpu"), ["report", "abcdef", "000012", "jax 0.10.0, cpu"]),
     ],
 )
