@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from clic_jax import api, cli
+from clic_jax.checkpoints.installed import remedy
 from clic_jax.coding import tiles
 from clic_jax.errors import UserError
 from clic_jax.files import atomic, container, pictures
@@ -93,13 +94,13 @@ def _compress(args) -> int:
     _set_up()
     Quality.of(args.quality)
     api.open_model(args.model).check_refine(args.refine)
-    return _batch(args.inputs, functools.partial(_compress_one, args, targets), args.jobs)
+    return _batch(args.inputs, functools.partial(_compress_one, args, targets, _real(args.inputs)), args.jobs)
 
 
-def _compress_one(args, targets, name, source):
+def _compress_one(args, targets, inputs, name, source):
     from tqdm import tqdm
 
-    _check_target(args, targets[name])
+    _check_target(targets[name], inputs)
     options = {"quality": args.quality, "model": args.model, "metadata": not args.strip, "tile": args.tile}
     # one bar for the steps of a picture, unless several pictures would fight for the line
     watch = iter if args.jobs > 1 else functools.partial(tqdm, unit="step", disable=None, leave=False)
@@ -113,12 +114,12 @@ def _decompress(args) -> int:
     _set_up()
     if args.model is not None:
         api.open_model(args.model)  # one error, not one a file
-    return _batch(args.inputs, functools.partial(_decompress_one, args, targets, kind), args.jobs)
+    return _batch(args.inputs, functools.partial(_decompress_one, args, targets, _real(args.inputs), kind), args.jobs)
 
 
-def _decompress_one(args, targets, kind, name, source):
+def _decompress_one(args, targets, inputs, kind, name, source):
     target = targets[name]
-    _check_target(args, target)
+    _check_target(target, inputs)
     if args.output is None and target != "-" and os.path.exists(target):
         raise UserError(f"{target} exists, perhaps as the original: to replace it, name it with -o")
     data = source.read() if name == "-" else Path(source).read_bytes()
@@ -130,6 +131,7 @@ def _info(args) -> int:
     def work(_, source):
         about = container.peek(source)
         name = next((name for name, model_id in api.installed().items() if model_id == about["model_id"]), None)
+        hint = name or f"not installed: {remedy(about['model_id'])}"
         about = dict.fromkeys(("width", "height", "quality")) | {"model": name} | about
         if args.json:
             print(json.dumps(about))
@@ -137,7 +139,7 @@ def _info(args) -> int:
         total = about["bytes"].pop("total")
         parts = ", ".join(f"{part} {size}" for part, size in about["bytes"].items())
         print("{width} x {height} pixels, quality {quality:g}".format(**about))
-        print(f"model {about['model_id']} ({about['model'] or 'not installed'})")
+        print(f"model {about['model_id']} ({hint})")
         print(f"{total} bytes, {8 * total / (about['width'] * about['height']):.3f} bits per pixel: {parts}")
 
     return _batch(args.inputs, work)
@@ -170,9 +172,8 @@ def _set_up():
 
 
 def _targets(args, suffix: str) -> dict[str, str]:
-    """Where to write what becomes of each input. Raises: UserError where that cannot be. Sets args.sources."""
+    """Where to write what becomes of each input. Raises: UserError where that cannot be."""
     inputs, output, several = args.inputs, args.output, len(args.inputs) > 1
-    args.sources = set(map(os.path.realpath, inputs))
     if several and ("-" in inputs or output == "-"):
         raise UserError("standard input and output (-) go with one input only")
     if output not in (None, "-") and (several or output.endswith(("/", os.sep)) or os.path.isdir(output)):
@@ -191,8 +192,14 @@ def _targets(args, suffix: str) -> dict[str, str]:
     return targets
 
 
-def _check_target(args, target: str):
-    if target != "-" and os.path.realpath(target) in args.sources:
+def _real(names) -> frozenset[str]:
+    """The files behind these names, links followed."""
+    return frozenset(map(os.path.realpath, names))
+
+
+def _check_target(target: str, inputs: frozenset[str]):
+    """Raises: UserError where writing `target` would overwrite one of the `inputs`, which are as `_real` says."""
+    if target != "-" and os.path.realpath(target) in inputs:
         raise UserError(f"{target} is an input, too: choose the output with -o")
 
 

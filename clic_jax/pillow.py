@@ -5,6 +5,7 @@ Image.open("x.clic").save("x.png")                     # the pixels are decoded 
 image.save("x.clic", quality=60)                       # what is kept, and how: clic_jax.files.pictures
 """
 
+import functools
 import os
 
 from PIL import Image, ImageFile
@@ -13,27 +14,31 @@ from clic_jax import api
 from clic_jax.files import container, pictures
 
 FORMAT, SUFFIX, MIME = "CLIC", ".clic", "image/x-clic"
-_model: str | os.PathLike | None = None  # chosen by `register`
 
 
 def register(model: str | os.PathLike | None = None):
     """Makes Pillow read and write .clic files.
 
-    model: a name or published folder, which replaces the default of `api.compress` and `api.decompress`.
+    model: a name or published folder, which replaces the default of `api.compress` and `api.decompress` for the images
+        that are opened and saved from now on.
     """
-    global _model
-    _model = model
-    Image.register_open(FORMAT, ClicImageFile, lambda prefix: prefix[:3] == container.MAGIC)
-    Image.register_save(FORMAT, _save)
+    opener = functools.partial(ClicImageFile, model=model)
+    Image.register_open(FORMAT, opener, lambda prefix: prefix[:3] == container.MAGIC)
+    Image.register_save(FORMAT, functools.partial(_save, model))
     Image.register_extension(FORMAT, SUFFIX)
     Image.register_mime(FORMAT, MIME)
 
 
 class ClicImageFile(ImageFile.ImageFile):
-    """A .clic file whose header is read; `load` decodes it. Both raise the errors of `api.decompress_image`."""
+    """A .clic file whose header is read; `load` decodes it with `model`. Both raise as `api.decompress_image` does."""
 
     format = FORMAT
     format_description = "CLIC learned image codec"
+    _data = None  # the file, until it is decoded; an image that comes back from a pickle is decoded already
+
+    def __init__(self, fp, filename=None, *, model: str | os.PathLike | None = None):
+        self._model = model
+        super().__init__(fp, filename)
 
     def _open(self):
         self._data = self.fp.read()
@@ -45,7 +50,7 @@ class ClicImageFile(ImageFile.ImageFile):
 
     def load(self):
         if self._data is not None:
-            image = api.decompress_image(self._data, model=_model, max_pixels=None)
+            image = api.decompress_image(self._data, model=self._model, max_pixels=None)
             self.im, self._data = image.im, None
             if self._exclusive_fp and self._close_exclusive_fp_after_loading:
                 self.fp.close()
@@ -53,8 +58,8 @@ class ClicImageFile(ImageFile.ImageFile):
         return super().load()
 
 
-def _save(image, file, filename):
-    """Writes `image` with the options quality, model, metadata, icc_profile and exif of `Image.save`."""
+def _save(model, image, file, filename):
+    """Writes `image` with the options quality, model (or else `model`), metadata, icc_profile, exif of `Image.save`."""
     options = dict(image.encoderinfo)
     for name in ("icc_profile", "exif"):
         if name in options:
@@ -62,7 +67,7 @@ def _save(image, file, filename):
             image = image.copy()
             image.info[name] = content.tobytes() if isinstance(content, Image.Exif) else content
     known = {name: options[name] for name in ("quality", "metadata") if name in options}
-    file.write(api.compress(image, model=options.get("model", _model), **known))
+    file.write(api.compress(image, model=options.get("model", model), **known))
 
 
 register()

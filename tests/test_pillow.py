@@ -1,6 +1,7 @@
 """The .clic format in Pillow: lazy reading, saving with options, and the package's errors."""
 
 import io
+import pickle
 
 import numpy as np
 import pytest
@@ -52,6 +53,26 @@ def test_pixels_are_decoded_when_they_are_needed(tmp_path, monkeypatch):
     assert half.size == (32, 30) and len(calls) == 1
     image.convert("L")
     assert len(calls) == 1
+
+
+def test_another_model_is_for_what_comes_after(tmp_path, micro):
+    """An image is decoded by the model under which it was opened; later ones, and what is saved, by the next."""
+    path = saved(photograph(60, 64), tmp_path / "x.clic")
+    image = Image.open(path)
+    clic_jax.pillow.register(tmp_path / "nowhere")
+    later = Image.open(path)
+    assert np.array_equal(np.asarray(image), api.decompress(path.read_bytes(), model=micro))
+    for fails in (later.load, lambda: image.save(tmp_path / "y.clic")):
+        with pytest.raises(api.NoModel, match="nowhere"):
+            fails()
+    clic_jax.pillow.register(micro)
+    assert np.array_equal(np.asarray(Image.open(path)), np.asarray(image))
+
+
+def test_pickled(tmp_path):
+    """As a pool of processes hands images over."""
+    image = Image.open(saved(photograph(60, 64), tmp_path / "x.clic"))
+    assert np.array_equal(np.asarray(pickle.loads(pickle.dumps(image))), np.asarray(image))
 
 
 def test_options(tmp_path, micro):

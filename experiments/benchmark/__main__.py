@@ -3,7 +3,7 @@
     python -m experiments.benchmark --codec --train --preset tiny small --json OUT.json
     python -m experiments.benchmark --codec --sizes 64 256 512 1024 2048 4096 --image photo.png --json OUT.json
     python -m experiments.benchmark --train --preset paper --repetitions 2 --json OUT.json
-    python -m experiments.benchmark --peers --json OUT.json            after `make peers`
+    python -m experiments.benchmark --peers --json OUT.json  # after `make peers`
 
 Times are medians, with minimum and maximum, of warm repetitions; what compiles is reported apart. MFU is the
 multiply-accumulates of the traced graph (`experiments.complexity`) over the time and over the rate of a large matrix
@@ -38,6 +38,7 @@ from experiments.train.__main__ import first_params
 SIZES = (64, 128, 256, 512, 1024, 2048)
 SAMPLE = "motorcycle_left.png"  # 741x500 pixels, continued at two sides by mirror images
 SIZE = (512, 768)
+QUICK = {"sizes": [64, 128], "batches": [1], "crop": 64, "repetitions": 2, "seconds": 0.0}
 
 
 def parse(argv=None):
@@ -66,8 +67,7 @@ def parse(argv=None):
     if not (args.train or args.codec or args.peers):
         parser.error("nothing to do: give one or more of --train, --codec, --peers")
     if args.quick:
-        args.sizes, args.batches, args.crop, args.threads = [64, 128], [1], 64, args.threads or [1]
-        args.repetitions, args.seconds = 2, 0.0
+        args = argparse.Namespace(**vars(args) | QUICK | {"threads": args.threads or [1]})
     if args.crop % 64 or min([args.crop, *args.sizes, *args.batches, args.repetitions]) < 1:
         parser.error("--crop wants a multiple of 64; sizes, batches and repetitions are 1 or more")
     return args

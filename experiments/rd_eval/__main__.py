@@ -1,9 +1,9 @@
 """Rate and distortion of models and classical codecs on a folder of photographs, one JSON each in OUT.
 
-    python -m experiments.rd_eval --data FOLDER --out DIR                     clic-compact, and what Pillow alone can do
-    python -m experiments.rd_eval --data FOLDER --model runs/mine/published --codecs "" --out DIR       only ours
-    python -m experiments.rd_eval --data FOLDER --codecs jpeg,jpegxl,hevc,vvc --jobs 4 --out DIR        only theirs
-    python -m experiments.rd_eval --data FOLDER --model clic-compact --estimate --out DIR     the model's bits, no files
+    python -m experiments.rd_eval --data FOLDER --out DIR  # clic-compact, and what Pillow alone can do
+    python -m experiments.rd_eval --data FOLDER --model runs/mine/published --codecs "" --out DIR  # only ours
+    python -m experiments.rd_eval --data FOLDER --codecs jpeg,jpegxl,hevc,vvc --jobs 4 --out DIR  # only theirs
+    python -m experiments.rd_eval --data FOLDER --model clic-compact --estimate --out DIR  # the model's bits, no files
 
 A rate is the length of a real file, and distortion that of the 8-bit image it decodes to (`--estimate`: bits that the
 float model counts, in NAME-estimate.json, which says so). Each image first, then the mean over images. --resume keeps
@@ -45,26 +45,34 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("--codecs", help=f"comma-separated, of {','.join(codecs.CODECS)}; empty: none")
     parser.add_argument(
         "--qualities",
-        type=float,
+        type=_quality,
         nargs="+",
         help="of each model (1 to 100) and codec (its own scale) instead of theirs",
     )
     text = "of models, steps of the encoder's search for better latents (NAME-refineSTEPS.json)"
     parser.add_argument("--refine", type=int, default=0, metavar="STEPS", help=text)
-    parser.add_argument("--metric", default="psnr,ms-ssim", help="comma-separated, of psnr,ms-ssim")
+    parser.add_argument("--metric", type=_metrics, default="psnr,ms-ssim", help="comma-separated, of psnr,ms-ssim")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for NAME.json")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes for the classical codecs")
     parser.add_argument("--resume", action="store_true", help="measure only what is not in --out already")
     parser.add_argument("--estimate", action="store_true", help="of models, bits that they count instead of files")
     args = parser.parse_args(argv)
-    if args.qualities:
-        args.qualities = [int(quality) if quality.is_integer() else quality for quality in args.qualities]
-    args.metric = tuple(filter(None, args.metric.split(",")))
-    if not args.metric or not set(args.metric) <= set(points.METRICS):
-        parser.error(f"--metric is one or more of {','.join(points.METRICS)}")
     if args.jobs < 1:
         parser.error("--jobs is at least 1")
     return args
+
+
+def _quality(text: str) -> float:
+    """A whole number where it is one, as results say it."""
+    quality = float(text)
+    return int(quality) if quality.is_integer() else quality
+
+
+def _metrics(text: str) -> tuple[str, ...]:
+    names = tuple(filter(None, text.split(",")))
+    if not names or not set(names) <= set(points.METRICS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one or more of {','.join(points.METRICS)}")
+    return names
 
 
 def chosen(args) -> tuple[list[str], list[str]]:
