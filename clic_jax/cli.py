@@ -128,4 +128,4 @@ def _name(main) -> str:
     if main.__module__ != "__main__":
         return main.__module__
     spec = sys.modules["__main__"].__spec__  # None for a file that is run by its path
-    return spec.name if spec else os.path.basename(sys.argv[0])
+    return spec.name.removesuffix(".__main__") if spec else os.path.basename(sys.argv[0])  # .__main__: of a package

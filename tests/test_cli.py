@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,10 @@ from clic_jax import cli
 from clic_jax.config import ConfigError, preset
 from experiments import cli as experiments_cli
 from tests.conftest import ROOT
+
+COMMANDS = [
+    path for path in sorted((ROOT / "experiments").rglob("*.py")) if "\ndef main(argv=None)" in path.read_text()
+]
 
 
 def outcome(action, capsys):
@@ -68,8 +73,12 @@ def test_a_name_of_its_own(capsys):
     assert capsys.readouterr().err == "clic-jax: error: no\n"
 
 
-def test_experiments_use_the_same():
-    assert experiments_cli.run is cli.run
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_experiments_end_alike(path):
+    """The last lines of every experiment hand its main to this wrapper, by way of one module."""
+    text = path.read_text()
+    assert re.search(r"^from experiments import .*\bcli\b", text, re.M) and experiments_cli.run is cli.run
+    assert text.endswith('\n\nif __name__ == "__main__":\n    cli.run(main)\n')
 
 
 def _die(name):
@@ -117,40 +126,40 @@ def test_library_errors_are_user_errors(capsys):
     assert status == 2 and "no preset 'huge'" in text
 
 
-def start(folder, body, *how):
-    """A Python process whose command.py has `body` as its main."""
-    text = f"from clic_jax import cli\ndef main():\n    {body}\ncli.run(main)\n"
-    (folder / "command.py").write_text(text)
+def start(folder, body, *how, file="command.py", stdout=subprocess.PIPE):
+    """A Python process, started in this way, in whose `file` is a command with `body` as its main."""
+    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    (folder / file).write_text(f"from clic_jax import cli\ndef main():\n    {body}\ncli.run(main)\n")
     return subprocess.Popen(
         [sys.executable, *how],
         cwd=folder,
-        env={"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-@pytest.mark.parametrize("how, name", [(("-m", "command"), "command"), (("./command.py",), "command.py")])
-def test_name_of_the_command(tmp_path, how, name):
-    process = start(tmp_path, "open('nowhere/x')", *how)
+@pytest.mark.parametrize(
+    "how, file, name",
+    [
+        (("-m", "command"), "command.py", "command"),
+        (("./command.py",), "command.py", "command.py"),
+        (("-m", "package.command"), "package/command/__main__.py", "package.command"),
+    ],
+)
+def test_name_of_the_command(tmp_path, how, file, name):
+    process = start(tmp_path, "open('nowhere/x')", *how, file=file)
     assert process.communicate()[1] == f"{name}: error: nowhere/x: No such file or directory\n"
     assert process.returncode == 2
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_output_that_is_full(tmp_path):
-    (tmp_path / "command.py").write_text("from clic_jax import cli\ndef main():\n    print('x')\ncli.run(main)\n")
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "command.py"],
-            cwd=tmp_path,
-            env={"PYTHONPATH": str(ROOT)},
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    assert (done.returncode, done.stderr) == (2, "command.py: error: No space left on device\n")
+        process = start(tmp_path, "print('x')", "command.py", stdout=full)
+    assert process.communicate()[1] == "command.py: error: No space left on device\n"
+    assert process.returncode == 2
 
 
 class Odd(UserWarning):

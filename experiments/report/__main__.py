@@ -139,4 +139,4 @@ def _positive(text: str) -> float:
 
 
 if __name__ == "__main__":
-    cli.run(main, "experiments.report")
+    cli.run(main)
