@@ -1,4 +1,4 @@
-# Everything runs in .venv, which the first command makes from requirements.txt.
+# Everything runs in .venv, which the first command makes from requirements.txt, and again when what that names changes.
 PYTHON ?= python3
 RUN = .venv/bin/python
 
@@ -6,7 +6,7 @@ RUN = .venv/bin/python
 .PHONY: help demo test slow lint referee peers clean
 
 help:
-	@echo "make demo      train the tiny model for two minutes on sample photographs and code a held-out one"
+	@echo "make demo      a photograph in the bytes of a JPEG, then a model trained in two minutes: pictures in demo/"
 	@echo "make test      lint and run the tests"
 	@echo "make lint      ruff alone, rules and format"
 	@echo "make slow      the tests that take minutes"
@@ -18,7 +18,6 @@ help:
 	$(PYTHON) -c 'import sys; sys.exit("clic_jax needs Python 3.11 or newer; try make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
-	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
 demo: .venv/.installed
