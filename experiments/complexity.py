@@ -1,6 +1,6 @@
 """Parameters and multiply-accumulates a pixel, by part and by direction, counted in the traced graph.
 
-    python -m experiments.complexity --preset tiny [--size 512x768] [--json]
+    python -m experiments.complexity --preset tiny --size 512x768 --json
 
 MACs are those of convolutions and matrix products in the jaxpr of the coding path: norms, activations, gates and
 pooling are left out. "as_published" counts the 1x1 parameter network twice a position, as the authors' code runs it.

@@ -1,6 +1,6 @@
 """Rate-distortion curves as PNG and SVG, and a table of BD-rates in Markdown, from results of `experiments.rd_eval`.
 
-    python -m experiments.plot_rd DIR... --anchor jpeg --metric psnr --out DIR      rd_psnr.png, .svg, bd_rate_psnr.md
+    python -m experiments.plot_rd RESULTS --anchor jpeg --metric psnr --out DIR  # rd_psnr.png, .svg, bd_rate_psnr.md
 
 Where the results are of the 24 Kodak images, curves that others have published of them, VTM and the CLIC paper among
 them, are drawn dashed beside ours (`experiments/results/published_kodak.json` names the sources). An anchor is any of

@@ -1,6 +1,6 @@
 """What GuidedPQF gains once its coefficients are paid for, from real streams.
 
-    python -m experiments.pqf_gain --data FOLDER [--model clic-compact] [--out FILE.json]
+    python -m experiments.pqf_gain --data FOLDER --model clic-compact --out FILE.json
 
 A stream with the filter is the stream without, and the coefficients behind it: one file gives both points. For each
 quality: the share of images whose encoder sends coefficients, their bytes, the PSNR they add, and the net gain: how

@@ -23,8 +23,9 @@ in its graph, backward pass included) and 2 M steps see 2.1e12 pixels, so
 
 With the data sheets' dense bfloat16 peaks and an assumed MFU of 20 % to 5 %: H100 (989 TFLOP/s) 13 to 51 hours, A100
 (312) 41 to 162, TPU v5e (197) 64 to 257; six times that for the curve. Measured: two busy CPU cores (AMD EPYC, float32)
-at an MFU of 22 % make 5,200 pixels/s, so 13 years. `python -m experiments.benchmark --train --preset paper --batches 16
---dtypes bfloat16 --json OUT.json` measures both where there is an accelerator.
+at an MFU of 22 % make 5,200 pixels/s, so 13 years. Where there is an accelerator, this measures both:
+
+    python -m experiments.benchmark --train --preset paper --batches 16 --dtypes bfloat16 --json OUT.json
 """
 
 from clic_jax.config import PAPER, Config
