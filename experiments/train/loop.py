@@ -49,10 +49,12 @@ def train(
     def due(every):
         return step // every != (step - feed.steps_per_call) // every
 
+    def seconds_left():
+        return limits.max_seconds - (time.monotonic() - begin) if limits.max_seconds else math.inf
+
     def why_stop():
         """Why to stop now, or ""; several processes agree on it, and only now and then."""
-        late = limits.max_seconds and time.monotonic() - begin > limits.max_seconds
-        why = 2 if asked else 1 if late else 0
+        why = 2 if asked else 1 if seconds_left() < 0 else 0
         return ("", "time", "interrupted")[
             processes.largest(why) if jax.process_count() == 1 or due(t.log_every) else 0
         ]
@@ -70,6 +72,7 @@ def train(
         log.progress(
             step,
             t.batch * t.crop**2 * feed.steps_per_call,
+            seconds_left(),
             **{name: shown[name] for name in ("loss", "bpp", "psnr") if name in shown},
         )
         if due(t.eval_every) or due(t.save_every):

@@ -12,6 +12,7 @@ import jax
 from tqdm import tqdm
 
 PLAIN_EVERY_S = 30  # between progress lines where standard error is not a terminal
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"  # tqdm's own
 RATE_OVER_S = 30  # stretch of time over which rates are measured, so that compilation soon stops to count
 
 
@@ -74,24 +75,29 @@ class RunLog:
             for name, value in numbers.items():
                 self._events.add_scalar(name, value, step)
 
-    def progress(self, step: int, pixels: int, **shown: float) -> None:
+    def progress(self, step: int, pixels: int, seconds_left: float = math.inf, **shown: float) -> None:
         """Moves the bar to `step`; without a terminal, a line every half a minute.
 
         Args:
           step: optimiser steps done.
           pixels: image pixels trained on since the last call.
+          seconds_left: until the run stops, whatever step it has reached; infinite without such a limit.
           shown: numbers to show beside the rates, such as loss, bpp and psnr.
         """
         self._pixels += pixels
         steps_per_s, pixels_per_s = self._rates(step)
         rates = f"{pixels_per_s / 1e6:.3g} Mpx/s"
         numbers = "".join(f", {name} {value:.4g}" for name, value in shown.items())
+        seconds = min((self._total - step) / steps_per_s if steps_per_s else math.inf, max(seconds_left, 0))
+        eta = tqdm.format_interval(seconds) if math.isfinite(seconds) else "?"
+        self._bar.bar_format = BAR.replace("{remaining}", eta)
+        if steps_per_s:
+            self._bar.total = step + round(seconds * steps_per_s)  # where steps or time will end the run: a full bar
         self._bar.set_postfix_str(rates + numbers, refresh=False)
         self._bar.update(step - self._step)
         self._step = step
         if self._bar.disable and time.monotonic() - self._spoken >= PLAIN_EVERY_S:
             self._spoken = time.monotonic()
-            eta = tqdm.format_interval((self._total - step) / steps_per_s) if steps_per_s else "?"
             self.message(f"step {step}/{self._total}, {steps_per_s:.3g} steps/s, {rates}{numbers}, ETA {eta}")
 
     def message(self, text: str) -> None:

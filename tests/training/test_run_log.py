@@ -110,6 +110,18 @@ def test_progress_without_a_terminal(tmp_path, capsys, clock):
     assert capsys.readouterr().err == ("step 521/1000, 2 steps/s, 2 Mpx/s, loss 1.25, bpp 0.5, psnr 30, ETA 03:59\n")
 
 
+@pytest.mark.parametrize("limit, eta", [(60, "00:30"), (1e6, "03:59"), (25, "00:00")])
+def test_eta_is_what_steps_or_seconds_leave(limit, eta, tmp_path, capsys, clock):
+    """The smaller of the two; 00:00 where the last step takes longer than there was time."""
+    with RunLog(tmp_path, 1000, 500) as log:
+        clock(20)
+        log.progress(501, 1, limit - 20)
+        for step in range(502, 523):
+            clock(0.5)
+            log.progress(step, 1, limit - 20 - (step - 501) / 2)
+    assert capsys.readouterr().err.endswith(f", ETA {eta}\n")
+
+
 def test_rates_forget(tmp_path, capsys, clock):
     """A slow start, such as a compilation, is out of the rates after half a minute."""
     with RunLog(tmp_path, 10_000) as log:
@@ -119,13 +131,28 @@ def test_rates_forget(tmp_path, capsys, clock):
     assert "1 steps/s" in capsys.readouterr().err.splitlines()[-1]
 
 
+class Terminal(io.StringIO):
+    """Something that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_the_bar_knows_the_time_limit(tmp_path, monkeypatch, clock):
+    """It ends where time will end the run, and says how long that takes; a bar of no rate yet is not full."""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    shown = []
+    with RunLog(tmp_path, 1_000_000) as log:
+        for step in range(1, 11):
+            log.progress(step, 1, 120 - step)
+            shown.append(str(log._bar))
+            clock(1)
+    assert "/1000000 [" in shown[0] and "<01:59, " in shown[0]
+    assert " 10/120 [" in shown[-1] and "<01:50, " in shown[-1] and shown[-1].startswith("  8%|")
+
+
 def test_progress_on_a_terminal(tmp_path, monkeypatch):
     """A bar, and messages on lines of their own."""
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
     monkeypatch.setattr(sys, "stderr", Terminal())
     with RunLog(tmp_path, 10) as log:
         log.progress(1, 100, loss=2.5)
