@@ -124,9 +124,7 @@ def draw(title: str, photograph: str, versions: Sequence[Version]) -> bytes:
         pen.text((left, top), text, colour, ImageFont.load_default(size))
 
     write(MARGIN, 20, title, 32)
-    about = (
-        f"{photograph}, not in training. Edges cut here, figures of the whole; below, a detail {ZOOM} times as large."
-    )
+    about = f"{photograph}, not in training; shown without its edges, measured whole. Below: {ZOOM} times as large."
     write(MARGIN, 64, about, 17, GREY)
     for index, version in enumerate(versions):
         left = MARGIN + index * (WIDTH + GAP)

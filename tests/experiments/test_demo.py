@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -58,8 +59,64 @@ def test_too_small_for_jpeg_is_said(monkeypatch):
     assert titles == ["JPEG makes no smaller file than this"]
 
 
+def test_picture(tmp_path, capsys):
+    """Its columns are the original, a JPEG of no fewer bytes, and our file's pixels, with the figures that are told."""
+    path = tmp_path / "new" / "comparison.png"
+    assert demo.main(["--picture", str(path)]) == 0
+    assert [file.name for file in path.parent.iterdir()] == ["comparison.png"]
+    told = capsys.readouterr().out
+    _, x = demo.held_out()
+    ours = clic_jax.compress(x, quality=demo.QUALITY)
+    (jpeg, _), decoded = demo.best_jpeg(x, len(ours)), clic_jax.decompress(ours)
+    assert len(ours) <= len(jpeg.file) < 1.1 * len(ours)
+    assert metrics.psnr(x, decoded) > 3 + metrics.psnr(x, jpeg.pixels)
+    check_columns(path, [x, jpeg.pixels, decoded])
+    for coded, pixels in ((ours, decoded), (jpeg.file, jpeg.pixels)):
+        bpp, quality = 8 * len(coded) / x[..., 0].size, metrics.psnr(x, pixels)
+        assert f"{len(coded):,} bytes, {bpp:.3f} bpp, PSNR {quality:.2f} dB" in told
+
+
+def check_columns(path, columns):
+    """That the picture shows those photographs, pixel for pixel, and their details below."""
+    with Image.open(path) as picture:
+        shown = np.asarray(picture)[demo.TOP :, demo.MARGIN :]
+    for index, pixels in enumerate(columns):
+        column = shown[:, index * (demo.WIDTH + demo.GAP) :][:, : demo.WIDTH]
+        np.testing.assert_array_equal(column[: demo.HEIGHT], pixels[demo.SHOWN])
+        detail = column[demo.HEIGHT + demo.GAP :][: demo.HEIGHT]
+        np.testing.assert_array_equal(detail[:: demo.ZOOM, :: demo.ZOOM], pixels[demo.DETAIL])
+
+
+def row(step, loss):
+    """A line of metrics.jsonl."""
+    return json.dumps({"step": step, "loss": loss, "bpp": 1}) + "\n"
+
+
+def test_what_follows_the_training(published_micro, tmp_path, monkeypatch, capsys):
+    """Whatever was trained codes the photograph, and an older run makes way; a training that fails ends the demo."""
+    asked, run = [], tmp_path / "run"
+
+    def trained(argv):
+        asked.extend(argv)
+        shutil.copytree(published_micro, run / "published")
+        (run / "metrics.jsonl").write_text(row(10, 3) + row(20, 2) + row(30, 1))
+        return 0
+
+    run.mkdir()
+    (run / "old").touch()
+    monkeypatch.setattr(demo.train, "main", trained)
+    assert demo.train_and_code(tmp_path, 7) == 0
+    assert not (run / "old").exists() and "--max-seconds 7 " in " ".join(asked)
+    decoded = clic_jax.decompress((tmp_path / "trained.clic").read_bytes(), model=run / "published")
+    check_columns(tmp_path / "before_after.png", [demo.held_out()[1], decoded])
+    assert (tmp_path / "loss.png").exists() and f"--model {run / 'published'}" in capsys.readouterr().out
+    monkeypatch.setattr(demo.train, "main", lambda _: 130)
+    assert demo.train_and_code(tmp_path, 7) == 130
+
+
+@pytest.mark.slow
 def test_both_parts(tmp_path):
-    """All of it: the shipped weights, then, in a process that has one device, a micro model for `tiny`."""
+    """All of it in a process of its own, with a micro model for `tiny`: every file is there."""
     (tmp_path / "tiny.py").write_text(EXPERIMENT.replace("return MICRO", QUICK))
     out = tmp_path / "demo"
     program = f"from pathlib import Path; from experiments import demo; demo.CONFIGS = Path({str(tmp_path)!r})"
@@ -67,33 +124,16 @@ def test_both_parts(tmp_path):
     env = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    told = done.stdout
     names = {"comparison.png", "photo.clic", "photo.jpg", "before_after.png", "trained.clic", "loss.png", "run"}
     assert {path.name for path in out.iterdir()} == names
-    ours, jpeg = (out / "photo.clic").read_bytes(), (out / "photo.jpg").read_bytes()
-    name, x = demo.held_out()
-    x_hat = clic_jax.decompress(ours)
-    assert f"{len(ours):,} bytes" in told and f"PSNR {metrics.psnr(x, x_hat):.2f} dB" in told
-    assert len(ours) <= len(jpeg) < 1.1 * len(ours)
-    assert metrics.psnr(x, x_hat) > 3 + metrics.psnr(x, np.array(Image.open(io.BytesIO(jpeg))))
-    trained = clic_jax.decompress((out / "trained.clic").read_bytes(), model=out / "run" / "published")
-    assert metrics.psnr(x, trained) > 15
-    with Image.open(out / "comparison.png") as three, Image.open(out / "before_after.png") as two:
-        assert three.height == two.height and three.width > two.width
-        for picture, column, pixels in ((three, 0, x), (three, 2, x_hat), (two, 1, trained)):
-            left = demo.MARGIN + column * (demo.WIDTH + demo.GAP)
-            shown = np.asarray(picture)[demo.TOP :, left:][: demo.HEIGHT, : demo.WIDTH]
-            np.testing.assert_array_equal(shown, pixels[demo.SHOWN])
-    assert f"--model {out / 'run' / 'published'}" in told
+    assert len((out / "photo.clic").read_bytes()) <= len((out / "photo.jpg").read_bytes())
 
 
 def test_a_curve_needs_two_rows(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text(
-        json.dumps({"step": 10, "loss": 2, "bpp": 1}) + "\n" + json.dumps({"step": 10, "valid_loss": 2}) + "\n"
-    )
+    path.write_text(row(10, 2) + json.dumps({"step": 10, "valid_loss_0.01": 2}) + "\n")
     assert demo.draw_loss(tmp_path) is None
-    path.write_text(path.read_text() + json.dumps({"step": 20, "loss": None, "bpp": 0.5}) + "\n")
+    path.write_text(row(10, 2) + row(20, None) + row(30, 1))
     with Image.open(io.BytesIO(demo.draw_loss(tmp_path))) as image:
         assert image.format == "PNG" and image.width > 800
 
