@@ -14,8 +14,7 @@ PAPER_LMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483)  # the paper's s
 
 
 class ConfigError(UserError):
-    """A configuration that cannot be: an unknown key, a value of the wrong type, or numbers that contradict each
-    other."""
+    """A configuration that cannot be: an unknown key, a value of the wrong type, or numbers in contradiction."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,26 +39,16 @@ class ModelConfig:
 
     # h_a, h_mean_s, h_scale_s, h_latent_s: (channels, stride) of each 3x3 convolution
     hyper_layers: tuple[tuple[int, int], ...] = ((320, 1), (288, 1), (256, 2), (224, 1), (192, 2))  # h_a; the last is z
-    hyper_decoder_layers: tuple[tuple[int, int], ...] = (
-        (192, 1),
-        (224, 2),
-        (256, 1),
-        (288, 2),
-        (0, 1),
-    )  # 0: its output
+    # the last is as wide as what it gives, which 0 stands for
+    hyper_decoder_layers: tuple[tuple[int, int], ...] = ((192, 1), (224, 2), (256, 1), (288, 2), (0, 1))
     hyper_channels: int = 320  # channels of each of the mean and scale features
     feature_channels: int = 320  # channels of the latent feature that joins y_hat in g_s; 0: none (as CLIC_base)
     shared_hyper_decoder: bool = False  # one decoder with three outputs instead of three decoders
 
     # context: slices of y coded one after the other, each in two checkerboard steps
     groups: tuple[int, ...] = (16, 16, 32, 64, 192)  # channels of each slice, summing to M
-    channel_layers: tuple[tuple[int, int], ...] = (
-        (224, 5),
-        (176, 3),
-        (128, 3),
-        (64, 3),
-        (0, 3),
-    )  # (width, kernel); 0: 2g
+    # (width, kernel) of each convolution of the channel context; 0: twice the channels of the slice
+    channel_layers: tuple[tuple[int, int], ...] = ((224, 5), (176, 3), (128, 3), (64, 3), (0, 3))
     channel_support: str = "first_and_previous"  # slices that a slice sees: "first_and_previous" (the code's) or "all"
     spatial_ratios: tuple[float, ...] = (1.5, 1.5, 2.0)  # widths of the masked 5x5 convolutions, in multiples of g
     parameter_widths: tuple[int, ...] = (640, 512)  # hidden widths of the 1x1 network that ends in (mean, scale)
@@ -134,7 +123,9 @@ class TrainConfig:
     crop: int = 256  # side of a crop in pixels, a multiple of 64
     metric: str = "mse"  # distortion: "mse" (lmbda * 255^2 * MSE) or "ms-ssim" (lmbda * (1 - MS-SSIM))
     lmbda_power: float = 0.0  # weight of a sample's loss is lmbda ** -power: 0.5 keeps high rates from dominating
-    optimizer: str = "adam"  # name in training.OPTIMIZERS
+    # "adam"; "soap", Adam in the eigenbases of each kernel's gradients: slower steps, which gain more; or "muon",
+    # orthogonalised momentum for matrices and Adam for all else: it learns, but no long run has used it
+    optimizer: str = "adam"
     learning_rate: float = 1e-4  # peak
     warmup: int = 1000  # steps of linear warm-up
     schedule: str = "cosine"  # after the warm-up: "cosine" to `final_rate`, or "hold" with a linear fall at the end

@@ -144,8 +144,7 @@ _differentiable_blur.defvjp(lambda maps: (_blur(maps), None), _blur_transposed)
 
 
 def _halve(xp, images):
-    """2x2 averages: [..., H, W, C] -> [..., ceil(H / 2), ceil(W / 2), C]; zeros in front of an odd side count as
-    pixels."""
+    """2x2 averages, a zero in front of an odd side counting: [..., H, W, C] -> [..., ceil(H/2), ceil(W/2), C]."""
     *batch, height, width, channels = images.shape
     images = xp.pad(images, [(0, 0)] * len(batch) + [(height % 2, 0), (width % 2, 0), (0, 0)])
     return images.reshape(*batch, -(-height // 2), 2, -(-width // 2), 2, channels).mean((-4, -2))

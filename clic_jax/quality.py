@@ -42,8 +42,10 @@ class Quality:
         return format(float(self), spec)
 
     def place(self, anchors: int) -> float:
-        """Where it lies between that many gain anchors: 0 at quality 1, the last at 100. Products and one quotient
-        only, so exactly the same everywhere."""
+        """Where it lies between that many gain anchors: 0 at quality 1, the last at 100.
+
+        Products and one quotient only, so exactly the same everywhere.
+        """
         return (self.hundredths - STEPS) * (anchors - 1) / (99 * STEPS)
 
     def lmbda(self, lmbdas: Sequence[float]) -> float:

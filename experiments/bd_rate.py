@@ -1,5 +1,4 @@
-"""Bjontegaard differences between two rate-distortion curves: how many percent more bits one needs at equal quality
-(BD-rate), and how many dB it gains at equal rate (BD-PSNR).
+"""Bjontegaard differences between two rate-distortion curves: percent of bits at equal quality, dB at equal rate.
 
 Source: Bjontegaard 2001, "Calculation of average PSNR differences between RD-curves" (VCEG-M33), whose cubic polynomial
 is the method "cubic"; "pchip" (the default, monotone) and "akima" pass through the points, as JCT-VC and JVET do it.

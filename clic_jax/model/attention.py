@@ -22,10 +22,9 @@ class SpatialGate(nn.Module):
 
 
 class ChannelGate(nn.Module):
-    """t = PW(DW(x)); out = t * sigmoid(L2(act(L1(mean_hw t)))), a squeeze to C // reduction channels, no biases in L1,
-    L2.
+    """t = PW(DW(x)); out = t * sigmoid(L2(act(L1(mean_hw t)))). [B, h, w, C] -> [B, h, w, C].
 
-    [B, h, w, C] -> [B, h, w, C]. (The reference's SEAttention.)
+    L1 squeezes to C // reduction channels; neither has biases. (The reference's SEAttention.)
     """
 
     reduction: int = 16

@@ -136,8 +136,7 @@ class CLIC(nn.Module):
         return self.h_a(y)
 
     def gains(self, lmbda):
-        """(log gain, log inverse gain) [B, 1, 1, M] for lmbda [B], linear in log lmbda between the anchors of the
-        config.
+        """(log gain, log inverse gain) [B, 1, 1, M] for lmbda [B], linear in log lmbda between the anchors.
 
         Source: per-channel gain vectors, Cui et al. 2021 (asymmetric gained deep image compression).
         """
@@ -151,8 +150,7 @@ class CLIC(nn.Module):
         return (weights @ self.log_gain)[:, None, None], (weights @ self.log_inverse)[:, None, None]
 
     def hyper_features(self, z_hat):
-        """z_hat [B, h/4, w/4, N] -> (mean and scale features [B, h, w, 2C] of the entropy model, latent feature for g_s
-        or None)."""
+        """z_hat [B, h/4, w/4, N] -> (mean and scale features [B, h, w, 2C], latent feature for g_s or None)."""
         c = self.config
         if c.shared_hyper_decoder:
             both, feature = jnp.split(self.h_s(z_hat), [2 * c.hyper_channels], axis=-1)
@@ -161,8 +159,9 @@ class CLIC(nn.Module):
         return both, self.h_latent_s(z_hat) if c.feature_channels else None
 
     def filter(self, y, decoded):
-        """GuidedPQF on y_hat (list of slices): (corrected y_hat, share of the error's energy left [B], coefficients [B,
-        C, A]).
+        """GuidedPQF on y_hat (list of slices).
+
+        Returns: (corrected y_hat, share of the error's energy left [B], coefficients [B, C, A]).
 
         In "auxiliary" form the basis networks learn from that share alone: nothing flows back into y or y_hat.
         """

@@ -1,5 +1,4 @@
-"""Contextual clustering (paper Sec. 3.2): pixels are grouped by similarity to four centres and exchange content within
-a group.
+"""Contextual clustering (paper Sec. 3.2): pixels are grouped by their likeness to four centres, and mix in each group.
 
 Each head proposes 2x2 centres from the pooled feature map, moved by a small MLP; a pixel belongs to its most similar
 centre (hard assignment, no gradient through the choice); a centre gathers its pixels' values, weighted by similarity,
@@ -41,8 +40,10 @@ def cluster(features, values, centers, center_values, alpha, beta):
 
 
 def assign(features, centers, alpha, beta):
-    """(similarity [B, E, M, N] float32 of each point to each centre, index [B, E, 1, N] of the best, the first of
-    equals); arguments as for `cluster`."""
+    """Similarity [B, E, M, N] of each point to each centre, in float32, and the index [B, E, 1, N] of the best.
+
+    Of equals the first; arguments as for `cluster`.
+    """
     cosine = jnp.einsum("bmed,bned->bemn", _unit(centers), _unit(features))
     sim = jax.nn.sigmoid(beta + alpha * cosine)
     return sim, lax.stop_gradient(jnp.argmax(sim, axis=2, keepdims=True))

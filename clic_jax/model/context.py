@@ -1,5 +1,4 @@
-"""The distribution of y given what is already decoded (paper Sec. 3.4): slices of channels, each in two checkerboard
-steps.
+"""The distribution of y given what is decoded (paper Sec. 3.4): slice by slice, each in two checkerboard steps.
 
 `code_slices` is the only place that knows the order. Training, the encoder and the decoder differ in the function they
 hand it, which turns (mean, scale) of one half of one slice into that half's y_hat: by rounding the true y, or by
@@ -53,8 +52,7 @@ class ContextModel(nn.Module):
         self.parameters = [ConvStack(tuple((w, 1) for w in (*c.parameter_widths, 2 * g)), act) for g in c.groups]
 
     def support(self, k: int, decoded: list, features):
-        """What slice k may see at every position: earlier slices' y_hat [B, h, w, g] through a network, and hyper
-        features."""
+        """What slice k may see everywhere: earlier slices' y_hat [B, h, w, g] through a network, and hyper features."""
         if k == 0:
             return features
         seen = jnp.concatenate(seen_slices(self.config, decoded), -1)
@@ -74,8 +72,7 @@ class ContextModel(nn.Module):
 
 
 def code_slices(context: ContextModel, features, code, steps=None):
-    """Runs the schedule: for each slice, anchors from (hyper, channel) context, then non-anchors with the anchors as
-    well.
+    """Runs the schedule: slice by slice anchors from (hyper, channel) context, then non-anchors from anchors as well.
 
     Args:
       context: the networks (or anything with its config and three methods).

@@ -1,5 +1,4 @@
-"""The two probability models: a learned factorized prior for z; for y a density integrated over unit bins, Gaussian
-or of heavier tails.
+"""Two probability models: a learned factorized prior of z; for y a density, Gaussian or heavier-tailed, over unit bins.
 
 Everything here is float32 whatever the compute type of the transforms, and counts bits, not nats or likelihoods.
 """
@@ -121,8 +120,7 @@ class FactorizedPrior(nn.Module):
 
 
 def logit_likelihood(logits, v):
-    """P(v - 0.5 < Z < v + 0.5) from a cumulative's logit function; the side of the smaller tail is used for
-    precision."""
+    """P(v - 0.5 < Z < v + 0.5) from a cumulative's logit function, on the side of the smaller tail, for precision."""
     lower, upper = logits(v - 0.5), logits(v + 0.5)
     sign = -lax.stop_gradient(jnp.sign(lower + upper))
     return jnp.abs(jax.nn.sigmoid(sign * upper) - jax.nn.sigmoid(sign * lower))

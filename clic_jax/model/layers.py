@@ -27,8 +27,7 @@ def activation(name: str):
 
 
 class Conv(nn.Module):
-    """Convolution with bias, zero padding kernel // 2 on all sides: [B, H, W, C] -> [B, H / stride, W / stride,
-    features].
+    """Convolution with bias, zero padding kernel // 2 all round: [B, H, W, C] -> [B, H / stride, W / stride, features].
 
     `checkerboard=True` keeps only the taps at odd distance from the centre (12 of 25 for a 5x5 kernel), inside the
     graph, so that dead taps have no gradient (deviates: the published code zeroes the weights in place).
@@ -71,8 +70,7 @@ def Dense(features: int, *, scale: float | None = None, **kwargs) -> Conv:
 
 
 class Depthwise(nn.Module):
-    """Depthwise 3x3 convolution with bias as nine shifted products (grouped convolutions are 20 times slower on a
-    CPU)."""
+    """Depthwise 3x3 convolution with bias: nine shifted products (a CPU's grouped convolutions are 20 times slower)."""
 
     dtype: Any = None
 
@@ -112,8 +110,7 @@ depthwise3x3.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 class ChannelNorm(nn.Module):
-    """Layer norm over the channels of each pixel, population variance, eps 1e-6, in float32 whatever the compute
-    type."""
+    """Layer norm over the channels of each pixel: population variance, eps 1e-6, float32 whatever the compute type."""
 
     @nn.compact
     def __call__(self, x):
@@ -126,8 +123,7 @@ class ChannelNorm(nn.Module):
 
 
 class TokenMLP(nn.Module):
-    """Per-pixel MLP, C -> int(ratio * C) -> C (the paper's TokenMLP; its initial weights are N(0, 0.02), biases
-    zero)."""
+    """Per-pixel MLP, C -> int(ratio * C) -> C (the paper's TokenMLP; starts from N(0, 0.02), biases from zero)."""
 
     ratio: float
     act: str = "gelu"
@@ -140,8 +136,10 @@ class TokenMLP(nn.Module):
 
 
 def depth_to_space(x, block: int = 2):
-    """[B, H, W, C * block^2] -> [B, H * block, W * block, C]; input channel (c * block + i) * block + j is pixel (i,
-    j)."""
+    """[B, H, W, C * block^2] -> [B, H * block, W * block, C].
+
+    Input channel (c * block + i) * block + j is pixel (i, j).
+    """
     b, h, w, c = x.shape
     x = x.reshape(b, h, w, c // block**2, block, block)
     return x.transpose(0, 1, 4, 2, 5, 3).reshape(b, h * block, w * block, c // block**2)
@@ -171,8 +169,7 @@ class PatchMerge(nn.Module):
 
 
 class PatchSplit(nn.Module):
-    """Doubles the resolution: 1x1 or 3x3 convolution to 4 * features, then depth to space (UnshuffleProj, and
-    subpel)."""
+    """Doubles the resolution: 1x1 or 3x3 convolution to 4 * features, depth to space (UnshuffleProj and subpel)."""
 
     features: int
     kernel: int = 1
@@ -210,16 +207,17 @@ class Deconv(nn.Module):
 
 
 def sow_range(module: nn.Module, i: int, x) -> None:
-    """Leaves the largest |x| of each channel as `range{i}` for a caller who makes "intermediates" mutable: what the
-    integer networks are scaled by. Of several calls the largest stays."""
+    """Leaves the largest |x| of each channel as `range{i}` for a caller who makes "intermediates" mutable.
+
+    It is what the integer networks are scaled by. Of several calls the largest stays.
+    """
     if module.is_mutable_collection("intermediates"):  # otherwise the program should be the same as without
         largest = jnp.abs(x).max(tuple(range(x.ndim - 1)))
         module.sow("intermediates", f"range{i}", largest, reduce_fn=jnp.maximum, init_fn=lambda: jnp.float32(0))
 
 
 def positions(h: int, w: int) -> np.ndarray:
-    """Coordinate channels [H, W, 2]: row and column, each from -0.5 to 0.5 over the image (the paper's positional
-    map)."""
+    """Coordinates [H, W, 2], row and column, each from -0.5 to 0.5 over the image (the paper's positional map)."""
 
     def line(n):
         return np.arange(n, dtype=np.float32) / max(n - 1, 1) - 0.5

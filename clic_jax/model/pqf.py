@@ -27,8 +27,7 @@ class Basis(nn.Module):
 
 
 def orthonormal(basis):
-    """Gram-Schmidt over the last axis, each map to a mean square of 1 over the image: [B, h, w, C, A] -> the same
-    shape.
+    """Gram-Schmidt over the last axis of [B, h, w, C, A], each map to a mean square of 1 over the image.
 
     A vanishing or dependent map becomes (nearly) zero instead of noise: the fit is regularised. With unit maps and a
     residual of rounding, |residual| <= 0.5, every coefficient lies in [-0.5, 0.5] whatever the network does.

@@ -1,5 +1,4 @@
-"""The border between reals and integers: straight-through rounding, additive noise, and the lower bound with a usable
-gradient."""
+"""The border between reals and integers: straight-through rounding, additive noise, a bound that gradients cross."""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,4 @@
-"""Less memory for gradients: keep a block's input alone, and compute what is inside the block anew when its gradient is
-due.
+"""Less memory for gradients: a block keeps its input alone, and computes its inside anew when its gradient is due.
 
 This is `nn.remat`, made to work on a CPU as well: there XLA drops the barriers that `jax.checkpoint` sets between the
 two computations, finds them equal, and keeps everything after all. A branch of a conditional it leaves alone.

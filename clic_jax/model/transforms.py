@@ -1,5 +1,4 @@
-"""The four transforms: g_a (image to latent y), g_s (latent to image), h_a (y to hyper-latent z), h_s (z to side
-features)."""
+"""Transforms: g_a (image to latent y), g_s (latent to image), h_a (y to hyper-latent z), h_s (z to side features)."""
 
 from typing import Any
 
@@ -120,8 +119,7 @@ class Analysis(nn.Module):
 
 
 class PatchStem(nn.Module):
-    """Strided first convolution of g_a; when the kernel equals the stride it is a product over non-overlapping
-    patches."""
+    """Strided first convolution of g_a; where kernel equals stride, a product over patches that do not overlap."""
 
     features: int
     kernel: int

@@ -1,5 +1,4 @@
-"""Rate and distortion of a model on whole photographs, from the model's own bit counts (files are counted by the
-codec)."""
+"""Rate and distortion of a model on whole photographs, by its own bit counts (the codec counts files)."""
 
 import functools
 

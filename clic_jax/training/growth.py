@@ -69,8 +69,10 @@ def _names(path):
 
 
 def _placed(old, new, moved):
-    """`new` with `old` in it: kernels [..., in, out], the first `moved[0]` inputs first and the rest at the end; what
-    is new among the inputs does not reach the old outputs."""
+    """`new` with `old` in it: kernels [..., in, out], the first `moved[0]` inputs first and the rest at the end.
+
+    What is new among the inputs does not reach the old outputs.
+    """
     if old.shape == new.shape:
         return old
     if old.ndim < 2:

@@ -1,5 +1,4 @@
-"""Starts the small presets as a working transform codec: the linear path of g_a and g_s is a principal-component
-transform.
+"""Starts the small presets as a transform codec: the linear path of g_a and g_s is a principal-component transform.
 
 A deviation from the paper, for short training: step 0 then codes photographs like a KLT, and the nonlinear blocks learn
 what is left. Needs `linear_path` (patch merges without MLP and norm) and a stem whose kernel equals its stride.
@@ -76,8 +75,7 @@ def transform_codec(params, config: ModelConfig, crops):
 
 
 def _principal(rows, count):
-    """The first `count` principal axes of rows [..., D] about zero, [D, count], and the standard deviation along
-    each."""
+    """The first `count` principal axes [D, count] of rows [..., D] about zero, and the deviation along each."""
     rows = rows.reshape(-1, rows.shape[-1])
     variance, axes = np.linalg.eigh(rows.T @ rows / len(rows))
     order = np.argsort(variance)[::-1][:count]

@@ -1,5 +1,4 @@
-"""SOAP: Adam in the slowly turning eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, arXiv 2409.11321), as
-optax.
+"""SOAP for optax: Adam in the slowly turning basis of Shampoo's preconditioner (Vyas et al. 2024, arXiv 2409.11321).
 
 Zhang et al. 2026 (arXiv 2601.20769), by CLIC's first author, report that learned codecs train in far fewer steps with
 it. No maintained optax version exists, hence this one. Convolution kernels [k, k, in, out] are k * k matrices [in, out]

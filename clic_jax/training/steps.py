@@ -34,8 +34,7 @@ class TrainState(NamedTuple):
 
 
 def learning_rate(t: TrainConfig):
-    """The schedule: linear warm-up, then cosine, or a plateau with a linear fall over the last `cooldown` of the
-    steps."""
+    """The schedule: linear warm-up, then a cosine, or a plateau with a linear fall over the last `cooldown`."""
     warm = min(t.warmup, t.steps)
     rise = optax.linear_schedule(t.learning_rate / max(warm, 1), t.learning_rate, warm)
     if t.schedule == "cosine":
@@ -47,11 +46,7 @@ def learning_rate(t: TrainConfig):
     return optax.join_schedules([rise, plateau, descent], [warm, max(t.steps - fall, warm)])
 
 
-OPTIMIZERS = {
-    "adam": optax.adam,
-    "soap": soap,
-    "muon": lambda rate: optax.contrib.muon(rate),
-}
+OPTIMIZERS = {"adam": optax.adam, "soap": soap, "muon": optax.contrib.muon}  # functions of the learning rate
 
 
 def make_optimizer(t: TrainConfig) -> optax.GradientTransformation:
@@ -123,9 +118,8 @@ def train_step(config: Config, state: TrainState, crops) -> tuple[TrainState, di
     metrics, grads = metrics_and_gradients(state.params, config, x, lmbda, noise_key)
     updates, opt_state = make_optimizer(t).update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    decay = jnp.minimum(
-        t.ema, (1 + state.step) / (10 + state.step)
-    )  # an average of few steps must not remember the start
+    # an average of few steps must not remember the start
+    decay = jnp.minimum(t.ema, (1 + state.step) / (10 + state.step))
     ema = jax.tree.map(lambda average, new: average + (1 - decay) * (new - average), state.ema, params)
     metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": learning_rate(t)(state.step)}
     return TrainState(state.step + 1, params, ema, opt_state), metrics
@@ -143,8 +137,7 @@ def replicate(mesh, tree):
 
 
 def state_shapes(config: Config, mesh) -> TrainState:
-    """The state's shapes and types, on every device of the mesh: what a step is compiled for and a checkpoint restored
-    onto."""
+    """The state's shapes and types on every device: what a step is compiled for and a checkpoint restored onto."""
     state = jax.eval_shape(lambda: new_state(config, init_params(config.model)))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, P())), state)
 

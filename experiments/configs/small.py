@@ -4,7 +4,7 @@ r"""`clic-small`: `tiny` for half an hour of one GPU, in whose memory the photog
         --out runs/small --max-seconds 1800
 
 Repeated with --resume, the same command goes on. Expected: not known. Nobody has trained it, so that neither a point of
-its curve nor the half hour is measured; what is, are its 11.8 M parameters and 60 kMAC a pixel (experiments.complexity).
+its curve nor the half hour is measured; its 11.8 M parameters and 60 kMAC a pixel are (experiments.complexity).
 """
 
 from clic_jax.config import SMALL, Config

@@ -1,5 +1,4 @@
-"""What a rate-distortion curve is made of: one image at one quality through a classical codec, a model's files, or a
-model's own bit count.
+"""The points of a curve: one image at one quality through a classical codec, a model's files, or its own bit count.
 
 Each is a Subject, whose `code` turns pixels into a Coded; `measure` makes one row of the results from it.
 """

@@ -1,5 +1,4 @@
-"""The page: fills template.html with what was measured. Whatever comes from files or options is escaped before it is
-written."""
+"""The page: fills template.html with what was measured, of which all that comes from files or options is escaped."""
 
 from html import escape
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""Measured results as `experiments.rd_eval` writes them, read back and compared: curves, rates at equal quality, and
-who wins on which image."""
+"""Results of `experiments.rd_eval` read back and compared: curves, rates at equal quality, who wins on which image."""
 
 import dataclasses
 from pathlib import Path

@@ -1,5 +1,7 @@
-"""What a difference in bits is worth: bytes and money at equal quality, from the measured curves and the reader's own
-volumes and prices. Every assumption is a field of `Volumes`, and `assumptions` says them all on the page."""
+"""What a difference in bits is worth, in bytes and money at equal quality, for the reader's own volumes and prices.
+
+Every assumption is a field of `Volumes`, and `assumptions` says them all on the page.
+"""
 
 import dataclasses
 

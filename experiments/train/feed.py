@@ -1,5 +1,4 @@
-"""Where batches come from: photographs held on the devices, or crops read while training, and the step compiled for
-them."""
+"""Where batches come from, photographs on the devices or crops read while training, with the step compiled for them."""
 
 import itertools
 from collections.abc import Callable, Iterator

@@ -173,8 +173,10 @@ def broadcast_cluster(features, values, centers, center_values, alpha, beta):
 
 
 def test_nothing_of_that_size_in_a_training_step(monkeypatch):
-    """The widths of `paper`, whose first stage needs the largest array: features and values of its points, twice
-    [B, N, E, D]. One over [B, E, M, N, D] would be twice as large, and the broadcast form does make one."""
+    """The widths of `paper`, whose first stage needs the largest array: features and values, twice [B, N, E, D].
+
+    One over [B, E, M, N, D] would be twice as large, and the broadcast form does make one.
+    """
     c = dataclasses.replace(config.PAPER.model, depths=(2, 1, 1, 1), groups=(64, 256))  # quicker to trace
     cfg, batch = dataclasses.replace(config.PAPER, model=c), 2
     needed = batch * (cfg.train.crop // c.stem_stride) ** 2 * 2 * c.heads[0] * c.head_dim
