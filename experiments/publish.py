@@ -7,14 +7,16 @@ ship.
 """
 
 import argparse
-import shutil
+import json
+import tempfile
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from clic_jax import config, runtime
-from clic_jax.checkpoints import published
+from clic_jax.checkpoints import installed, published
+from clic_jax.checkpoints.arrays import CheckpointError
 from clic_jax.coding import measured
 from clic_jax.training import data
 from experiments import cli
@@ -23,19 +25,40 @@ CALIBRATION_PIXELS = 64 * 256**2  # that ranges of the integer networks and coun
 
 
 def publish(folder: Path, cfg: config.Config, params, crops, metrics: dict, half: bool = False) -> str:
-    """Writes (or replaces) a published folder; returns the model id.
+    """Writes a published folder, or replaces one, once the new one is complete; returns the model id.
 
     Args:
       crops: function (n, size) -> uint8 [n, size, size, 3] of training photographs.
       half: round the parameters to float16; what is measured, coded and loaded later are the rounded ones.
+    Raises: CheckpointError for a folder that holds anything else, or a released model, which never changes.
     """
+    check_replaceable(folder)
     if half:
         params = jax.tree.map(lambda x: np.float32(np.float16(x)), params)
     size = cfg.train.crop
     integers = measured.measure(cfg.model, params, crops(max(8, CALIBRATION_PIXELS // size**2), size))
-    if folder.exists():
-        shutil.rmtree(folder)
-    return published.save_published(folder, cfg, params, metrics, coding=integers, half=half)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=_made(folder.absolute().parent)) as beside:
+        identity = published.save_published(Path(beside) / "new", cfg, params, metrics, coding=integers, half=half)
+        if folder.exists():
+            folder.rename(Path(beside) / "old")
+        (Path(beside) / "new").rename(folder)
+    return identity
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raises: CheckpointError where publishing to `folder` would destroy something else than unreleased weights."""
+    if not folder.exists():
+        return
+    if not (folder / "checkpoint.json").is_file():
+        raise CheckpointError(f"{folder} is there and holds no published model: name another --out")
+    identity = json.loads((folder / "checkpoint.json").read_text()).get("model_id")
+    if identity in {row["id"] for row in installed.released()}:
+        raise CheckpointError(f"{folder} holds the released model {identity}, which never changes: name another --out")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def main(argv=None) -> int:
@@ -45,10 +68,11 @@ def main(argv=None) -> int:
     )
     parser.add_argument("run", help="a training run's folder; its newest checkpoint is taken")
     parser.add_argument("--data", default="sample", help="photographs to measure ranges and counts on, as for training")
-    parser.add_argument("--out", type=Path, required=True, help="the published folder, replaced if it exists")
+    parser.add_argument("--out", type=Path, required=True, help="the published folder; replaced if it is one")
     parser.add_argument("--half", action="store_true", help="store float16: half the size")
     args = parser.parse_args(argv)
     runtime.use_cache()
+    check_replaceable(args.out)
     cfg, params, _ = published.load_published(args.run)
     photos = data.load_photos(args.data, min_size=cfg.train.crop)
 

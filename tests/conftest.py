@@ -1,26 +1,31 @@
-"""Runs every test on the CPU with eight virtual devices, so that sharding is tested on any machine."""
+"""Runs the tests on the CPU with eight virtual devices, so that sharding is tested on any machine."""
 
 import gc
 import os
 from pathlib import Path
 
+ROOT = Path(__file__).parent.parent
+
 # Before the first import of jax. On a GPU machine, JAX_PLATFORMS=cuda,cpu python -m pytest -m gpu runs the GPU tests.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Most of a test's time is the compiler's, which is twice as quick where it does not optimise; what is exact must be so
+# either way (experiments.portability), and the real command lines are run with its defaults.
+for flag in ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"):
+    if flag.split("=")[0] not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
+# Compiled programs of the tests, those of their subprocesses too, are kept here and not in the user's own cache.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "xla"))
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from clic_jax import runtime
-from clic_jax.checkpoints import published
-from clic_jax.coding import measured
+from clic_jax import runtime  # noqa: E402
+from clic_jax.checkpoints import published  # noqa: E402
+from clic_jax.coding import measured  # noqa: E402
 from clic_jax.model.clic import init_params  # noqa: E402
-from clic_jax.training import pca_start
+from clic_jax.training import pca_start  # noqa: E402
 from tests.micro import MICRO  # noqa: E402
-
-ROOT = Path(__file__).parent.parent
 
 runtime.use_cache()
 
@@ -39,6 +44,13 @@ def pytest_collection():
 def pytest_collection_finish():
     """Collects again."""
     gc.enable()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Gives a file's compiled programs back at its end: a worker would keep those of all files, 5 GB of them."""
+    yield
+    runtime.release_memory(programs=True)
 
 
 @pytest.fixture(scope="session")

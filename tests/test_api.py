@@ -136,7 +136,9 @@ def changed(data, extras=None, **fields):
 
 def test_wrong_model(data, published_micro, nothing_installed):
     other = changed(data, model_id="00000000")
-    with pytest.raises(ModelMismatch, match="it needs model 00000000, which is not installed: no model of that id was released"):
+    with pytest.raises(
+        ModelMismatch, match="it needs model 00000000, which is not installed: no model of that id was released"
+    ):
         api.decompress(other)
     with pytest.raises(ModelMismatch) as raised:
         api.decompress(other, model=published_micro)

@@ -118,8 +118,8 @@ def test_suffix_chooses_the_format(run, data, name, kind):
     assert run("decompress", "x.clic", "-o", name) == (0, b"", [])
     with Image.open(name) as image:
         assert image.format == kind
-        if kind != "JPEG":
-            assert np.array_equal(np.asarray(image), api.decompress(data))
+        difference = np.abs(np.asarray(image).astype(int) - api.decompress(data))
+        assert difference.max() <= (40 if kind == "JPEG" else 0)
 
 
 def test_standard_streams(run, data):
@@ -165,7 +165,9 @@ def test_info_does_without_jax(data):
         "import sys, clic_jax.__main__ as m\ntry: m.main(['info', 'x.clic', '--json'])\n"
         "except SystemExit as e: print(e.code, [n for n in ('jax', 'flax', 'orbax') if n in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env={"PYTHONPATH": str(ROOT)}, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True
+    )
     assert done.stdout.splitlines()[1:] == ["0 []"] and done.stderr == ""
 
 

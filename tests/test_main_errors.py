@@ -181,6 +181,8 @@ def test_reader_that_goes_away(data, published_micro):
     """A pipe that closes is no mistake of the user's; and no file is left."""
     Path("x.clic").write_bytes(data)
     command = [sys.executable, "-m", "clic_jax", "info", "x.clic"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={"PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
     process.stdout.close()
     assert process.stderr.read() == b"" and process.wait() == 141

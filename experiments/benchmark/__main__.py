@@ -31,7 +31,7 @@ from clic_jax.checkpoints import installed, published
 from clic_jax.errors import UserError
 from clic_jax.files import atomic, images
 from clic_jax.training import data, sources
-from experiments import cli, experiment, publish
+from experiments import cli, experiment, machine, publish
 from experiments.benchmark import coding, peers, training, worker
 from experiments.train.__main__ import first_params
 
@@ -73,24 +73,13 @@ def parse(argv=None):
     return args
 
 
-def machine(name: str | None) -> dict:
+def conditions(name: str | None) -> dict:
     """The machine and its load, for the reader to judge how quiet it was."""
-    memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "machine": name or f"{cores}-core {_processor()}, {memory_gib:.0f} GiB",
-        "cores": cores,
-        "load_before": os.getloadavg()[0],
+    load = os.getloadavg()[0]
+    return {"machine": name or machine.describe(), "cores": machine.cores(), "load_before": load} | {
         "jax": jax.__version__,
         "python": platform.python_version(),
     }
-
-
-def _processor() -> str:
-    """The processor's name, from Linux or else from Python."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def photograph(path: str | None) -> np.ndarray:
@@ -193,7 +182,7 @@ def main(argv=None) -> int:
     x = photograph(args.image)
     if args.quick:
         x = x[:64, :64]
-    result = machine(args.machine) | {"protocol": " ".join(__doc__.split("\n\n")[2].split())}
+    result = conditions(args.machine) | {"protocol": " ".join(__doc__.split("\n\n")[2].split())}
     with tempfile.TemporaryDirectory() as folder:
         models = {}
         if args.codec or args.peers:

@@ -27,7 +27,7 @@ from clic_jax.checkpoints.installed import DEFAULT_MODEL, folder_of
 from clic_jax.errors import UserError
 from clic_jax.files import atomic
 from clic_jax.training.data import whole_images
-from experiments import cli
+from experiments import cli, machine
 from experiments.paths import ROOT
 
 SETTINGS = {  # environment variables, and of what else differs: processors to run on, pictures at a time
@@ -41,7 +41,6 @@ SETTINGS = {  # environment variables, and of what else differs: processors to r
     "fast math": {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"},
     "other kernels": {"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"},
 }
-MACHINE = "2-core AMD EPYC (Zen 4), 24 GiB"
 
 
 def matrix_settings(names, pythons=(), platforms=()) -> dict[str, dict]:
@@ -170,7 +169,7 @@ def main(argv=None) -> int:
         "photographs": list(photographs),
         "crop": list(args.crop),
     }
-    about |= {"qualities": list(args.qualities), "machine": MACHINE}
+    about |= {"qualities": list(args.qualities), "machine": machine.describe()}
     atomic.write(args.out, json.dumps(about | result, indent=1).encode())
     print(report(result))
     return 1 if result["integer"]["latents_identical"] < result["integer"]["decodes"] else 0

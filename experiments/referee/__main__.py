@@ -39,8 +39,8 @@ from clic_jax.model import entropy
 from clic_jax.quality import Quality
 from clic_jax.scales import SCALE_LEVELS, SCALE_TABLE
 from clic_jax.training.data import whole_images
-from experiments import cli
-from experiments.portability.__main__ import MACHINE, ROOT, middle
+from experiments import cli, machine
+from experiments.portability.__main__ import ROOT, middle
 
 QUALITIES = (20, 80)
 SYNTHETIC = 300_000  # symbols of y; of z, as many vectors as a photograph has
@@ -169,7 +169,12 @@ def main(argv=None) -> int:
     own = measured.slice_tables(ready.config.model, data)
     found = verdict(list(cases), [our_answer(case, params, prior, own) for case in cases.values()], theirs)
     ours = {"jax": jax.__version__, "numpy": np.__version__, "constriction": version("constriction")}
-    about = {"model": Path(args.model).name, "model_id": ready.model_id, "crop": list(args.crop), "machine": MACHINE}
+    about = {
+        "model": Path(args.model).name,
+        "model_id": ready.model_id,
+        "crop": list(args.crop),
+        "machine": machine.describe(),
+    }
     about |= {"versions": {"ours": ours | {"python": platform.python_version()}, "theirs": theirs["versions"]}}
     atomic.write(args.out, json.dumps(about | found, indent=1).encode())
     print(json.dumps({key: value for key, value in found.items() if key != "cases"}, indent=1))
