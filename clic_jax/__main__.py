@@ -227,4 +227,7 @@ def _opened(work, name):
 
 
 if __name__ == "__main__":
+    # by its own name: the processes of --jobs do not import a package's `__main__`, so would not find what to call
+    from clic_jax.__main__ import main
+
     main()

@@ -142,6 +142,17 @@ def test_pipe(data, published_micro):
     assert (done.returncode, done.stdout, done.stderr) == (0, data, b"")
 
 
+def test_processes_of_a_real_process(published_micro):
+    """`python -m clic_jax`, whose processes must find what to call under the package's name."""
+    for name in ("a.png", "b.png"):
+        save(name)
+    command = [sys.executable, "-m", "clic_jax", "compress", "a.png", "b.png", "--jobs", "2"]
+    command += ["--model", published_micro]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert listing() == ["a.clic", "a.png", "b.clic", "b.png"]
+
+
 def test_info(run, data, monkeypatch, folder):
     Path("x.clic").write_bytes(data)
     status, out, err = run("info", "x.clic", "--json")
