@@ -1,6 +1,6 @@
 """Real files of the installed model: the encoder's own picture comes out exactly, at the size that the model estimates.
 
-`python -m pytest -m slow tests/test_exactness.py -s` prints the figures: 200 sizes, and Kodak at three qualities.
+`python -m pytest -m slow tests/coding/test_exactness.py -s` prints the figures: 200 sizes, and Kodak.
 """
 
 import numpy as np

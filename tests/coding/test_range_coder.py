@@ -233,7 +233,7 @@ def test_arguments_that_do_not_fit(index):
         lambda: range_coder.Encoder().encode(symbols, np.array(index), TABLES),
         lambda: range_coder.bits(symbols, np.array(index), TABLES),
     ):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="must be"):
             call()
     with pytest.raises(ValueError, match="symbols must be 2 integers"):
         range_coder.Encoder().encode(np.array([0.0, 1.0]), np.array([0, 0]), TABLES)

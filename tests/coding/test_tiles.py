@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clic_jax.coding import codec, tiles
+from clic_jax.quality import Quality
 from tests.coding.test_codec import model  # noqa: F401  (a fixture)
 from tests.micro import MICRO
 
@@ -60,10 +61,10 @@ def test_symbols_do_not_depend_on_the_decoders_tiles(model):  # noqa: F811
 
     coder = codec.Codec(MICRO, model[0], "00000000", model[1])
     x = photograph(500, 700)
-    coded, latents = coder.encode(x, 5000, tile=256)
-    whole, _ = coder.encode(x, 5000)
+    coded, latents = coder.encode(x, Quality(5000), tile=256)
+    whole, _ = coder.encode(x, Quality(5000))
     assert abs(len(coded.stream) - len(whole.stream)) < 0.02 * len(whole.stream)
-    read = coder.read(coded.stream, coded.pqf_bytes is not None, coded.check, 500, 700, 5000)
+    read = coder.read(coded.stream, coded.pqf_bytes is not None, coded.check, 500, 700, Quality(5000))
     np.testing.assert_array_equal(read.y_hat, latents.y_hat)
     shown = {tile: coder.show(read, 500, 700, tile=tile).astype(float) for tile in (256, 1024)}
     errors = {tile: np.square(image - x).mean() for tile, image in shown.items()}

@@ -43,6 +43,7 @@ def test_other_weights_go_on_as_they_were_trained(published_micro, tmp_path):
 
 
 def test_names_of_weights_are_those_of_their_config():
-    for name in installed.installed():
-        stored = json.loads((installed.WEIGHTS / name / "config.json").read_text())
-        assert name == f"clic-{stored['name']}"
+    stored = [json.loads((installed.WEIGHTS / name / "config.json").read_text()) for name in installed.installed()]
+    assert (
+        list(installed.installed()) == [f"clic-{config['name']}" for config in stored] == ["clic-compact", "clic-tiny"]
+    )

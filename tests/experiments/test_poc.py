@@ -46,6 +46,7 @@ def test_everything_is_made_and_kept(folder, published_micro, tmp_path, capsys):
     ours, others = results.choose(results.read(out / "results"), None)
     rows = list(csv.DictReader((out / "per_image.csv").open()))
     assert [row["image"] for row in rows] == ["a.png", "sub/b.png"]
+    assert [other.codec for other in others] == ["jpeg", "webp"]
     for other in others:
         comparison = results.compare(ours, other)
         assert f"{abs(comparison.rate.value):.1f}\u00a0%" in text

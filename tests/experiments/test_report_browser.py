@@ -222,5 +222,6 @@ def test_every_control_has_a_name(open_page):
 def test_without_script(open_page):
     """All versions stand below each other, and no dead control is shown."""
     page = open_page(java_script_enabled=False)
-    assert all(image.is_visible() for image in page.locator(".stage img").all())
+    images = page.locator(".stage img").all()
+    assert len(images) == 2 * len(VERSIONS) and all(image.is_visible() for image in images)
     assert not page.locator(".slide").first.is_visible() and not page.locator(".choice").first.is_visible()
