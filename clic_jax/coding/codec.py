@@ -63,11 +63,11 @@ class Codec:
       data: the coding data of `measured.measure`.
       networks: `FixedContext`, or a class like it, to compare with.
       coder: `coding.range_coder`, or anything with its Encoder, Decoder and bits.
-    Raises: OtherArithmetic for a model of another version of the integer arithmetic.
+    Raises: OtherArithmetic for a model of another version of the integer arithmetic; UserError for a changed config.
     """
 
     def __init__(self, config: Config, params, model_id: str, data: dict, *, networks=FixedContext, coder=range_coder):
-        measured.check_arithmetic(data)
+        measured.check(config.model, data)
         # uncommitted arrays: those that come from a checkpoint are bound to their device, and compile a second time
         self.config, self.params, self.model_id = config, jax.device_put(jax.device_get(params)), model_id
         self.programs = programs(config.model, self.params, data["exponents"], networks)

@@ -5,6 +5,9 @@ and counts of the symbols of y. All are integers, stored and hashed with the mod
 same ones.
 """
 
+import dataclasses
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,8 +31,10 @@ class OtherArithmetic(UserError):
 
 
 def measure(config: ModelConfig, params, crops) -> dict:
-    """The coding data of a model, JSON-ready: {"arithmetic": version, "exponents": {stack: [int]}, "prior": [{"first",
-    "freq"}], "counts": [for each slice of y [for each scale table [symbols that were 0, that were +-1, ...]]]}.
+    """The coding data of a model, JSON-ready.
+
+    {"arithmetic": version, "model": the config's fields, "exponents": {stack: [int]}, "prior": [{"first", "freq"}],
+    "counts": [for each slice of y [for each scale table [symbols that were 0, that were +-1, ...]]]}
 
     Args:
       crops: uint8 [n, S, S, 3], S a multiple of 64; some dozens of 256x256 pixels, over all kinds of content.
@@ -52,6 +57,7 @@ def measure(config: ModelConfig, params, crops) -> dict:
     prior = prior_tables(params["prior"])
     return {
         "arithmetic": fixedpoint.ARITHMETIC,
+        "model": dataclasses.asdict(config),
         "exponents": calibration.calibrate(config, params, seen),
         "prior": [{"first": table.first, "freq": table.freq.tolist()} for table in prior],
         "counts": [[np.trim_zeros(row, "b").tolist() for row in part] for part in counts],
@@ -91,14 +97,20 @@ def prior_tables(prior) -> list[Table]:
     return tables
 
 
-def check_arithmetic(data: dict) -> None:
-    """Raises: OtherArithmetic where `measure`'s coding data were made for another version of the integer arithmetic."""
-    version = data.get("arithmetic", 1)  # the first models did not say it
+def check(config: ModelConfig, data: dict) -> None:
+    """Whether `measure`'s coding data are for this arithmetic and this config, which the model id rests on.
+
+    Raises: OtherArithmetic; UserError naming a setting of the model that was changed since.
+    """
+    version = data.get("arithmetic", 1)  # the first models said neither this nor their config
     if version != fixedpoint.ARITHMETIC:
         raise OtherArithmetic(
             f"the model codes in arithmetic {version!r}, this clic_jax in arithmetic {fixedpoint.ARITHMETIC}: "
             f"{'upgrade clic_jax' if version > fixedpoint.ARITHMETIC else 'publish the model anew'}"
         )
+    for name, value in data.get("model", {}).items():
+        if json.dumps(getattr(config, name)) != json.dumps(value):
+            raise UserError(f"the model was published with model.{name} = {value!r}: its config.json was changed since")
 
 
 def stored_tables(data: dict) -> list[Table]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from clic_jax.coding import codec, measured
+from clic_jax.errors import UserError
 from clic_jax.files.container import Desync
 from clic_jax.quality import Quality
 from clic_jax.training import evaluation, pca_start
@@ -125,7 +126,7 @@ def test_filter_never_makes_a_file_worse(model, monkeypatch):
     params = jax.tree.map(jnp.asarray, model[0])
     with_filter = codec.Codec(MICRO, params, "00000000", model[1])
     bare = dataclasses.replace(MICRO, model=dataclasses.replace(C, pqf="none"))
-    without = codec.Codec(bare, params, "00000000", model[1])
+    without = codec.Codec(bare, params, "00000000", model[1] | {"model": {}})
     used = 0
     for seed in range(6):
         x = picture(*((128, 128) if seed % 2 else (65, 129)), seed)  # the second is padded to almost twice its size
@@ -147,6 +148,14 @@ def test_filter_is_tried_at_low_rates_only(coder, monkeypatch):
     for hundredths in (100, 2000, 3900, 4100, 10000):
         coder.encode(picture(64, 64), Quality(hundredths))
     assert asked == pytest.approx([Quality(q).lmbda(C.lmbdas) for q in (100, 2000, 3900)])
+
+
+def test_a_changed_config_is_noticed(model):
+    """The id rests on the settings that decide what the numbers mean; the first released models did not say them."""
+    other = dataclasses.replace(MICRO, model=dataclasses.replace(C, density="gaussian"))
+    with pytest.raises(UserError, match="published with model.density = 'mixed'"):
+        codec.Codec(other, model[0], "00000000", model[1])
+    codec.Codec(other, model[0], "00000000", {k: v for k, v in model[1].items() if k != "model"})
 
 
 def test_out_of_step_raises(coder):

@@ -21,7 +21,7 @@ def test_gain_is_the_difference_of_two_files(model, hundredths):  # noqa: F811
     x = picture(128, 192, 4)
     costs = []
     for config in (MICRO, bare):
-        coder = codec.Codec(config, params, "00000000", data)
+        coder = codec.Codec(config, params, "00000000", data | {"model": {}})
         coded, latents = coder.encode(x, Quality(hundredths))
         error = np.square(coder.show(latents, 128, 192).astype(float) - x).mean()
         lmbda = Quality(hundredths).lmbda(MICRO.model.lmbdas)
