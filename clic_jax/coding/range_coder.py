@@ -146,6 +146,6 @@ def _model(table: Table):
 
     It gives each of n symbols 1 of 2**24 and shares the rest, 2**24 - n, in proportion to the floats given, adding
     these up and rounding down. That rest is the sum of freq - 1, so those go through exactly: all sums are integers.
-    This is how its version 0.5 works, and the requirements hold it there; tests/test_coder.py reads every edge back.
+    This is how its version 0.5 works, and the requirements hold it there; the tests read every edge back.
     """
     return constriction.stream.model.Categorical(table.freq.astype(np.float64) - 1, perfect=False)

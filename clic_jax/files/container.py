@@ -4,7 +4,7 @@
          3       1       4      varint  varint   varint  varint  1   0,1      3       size      0..       3   bytes
 
     v         low half: version 1; high half, flags: 1 the source was grey, 2 has pqf, 4 has extras, 8 unused
-    model id  the 8 hex digits of `clic_jax.arrays.model_id`
+    model id  the 8 hex digits of `clic_jax.checkpoints.arrays.model_id`
     width     and height of the picture in pixels, before padding, 1 to 2^20
     quality   its whole part, 1 to 100, plus 128 times its hundredths: one byte for a whole quality
     size      bytes of the stream: z, y and the PQF coefficients, which the flag pqf announces, in the codec's order
