@@ -13,6 +13,7 @@ import numpy as np
 
 from clic_jax import metrics
 from clic_jax.files import atomic
+from experiments import machine
 from experiments.rd_eval.points import METRICS, Subject
 
 MEANS = ("bpp", "psnr-rgb", "ms-ssim-rgb", "encoding_time", "decoding_time")  # over images, a list over qualities
@@ -84,6 +85,7 @@ def finish(out: Path, name: str, about: dict, qualities, rows: list[dict], jobs:
         "results": summary(rows, qualities),
         "protocol": protocol,
         "jobs": jobs,
+        "machine": machine.describe(),
         "per_image": rows,
     }
     atomic.write(out / f"{name}.json", to_json(result))
