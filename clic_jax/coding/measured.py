@@ -79,8 +79,10 @@ def _counts(config: ModelConfig, tensors):
 
 
 def prior_tables(prior) -> list[Table]:
-    """The learned prior of z as one table a channel, from its quantile at Z_TAIL to that at 1 - Z_TAIL, at most
-    +-255."""
+    """The learned prior of z as one table a channel, from its quantile at Z_TAIL to that at 1 - Z_TAIL.
+
+    At most from -255 to 255. Raises: UserError for a prior whose rounding grid is not the integers.
+    """
     channels = prior["bias0"].shape[0]
     values = jnp.broadcast_to(jnp.arange(-255.0, 256.0)[:, None], (511, channels))
     if np.any(prior["median"]):

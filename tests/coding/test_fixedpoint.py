@@ -1,6 +1,7 @@
 """The integer networks: exact by construction, close to the float ones, and bounded."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from clic_jax.coding import calibration, fixedpoint
 from clic_jax.model.checkerboard import TAPS
 from clic_jax.model.clic import CLIC, slices
-from clic_jax.model.context import ContextModel
+from clic_jax.model.context import ContextModel, code_slices
 from clic_jax.scales import LOG_MIN, LOG_STEP, SCALE_TABLE
 from tests.micro import MICRO, MICRO_PAPER
 from tests.model.test_clic import random_params
@@ -50,6 +51,34 @@ def test_convolution_is_the_integer_sum(kernel_side):
     assert np.abs(total).max() < 2**31
     expected = shifted(total, np.int64(layer.shift))
     np.testing.assert_array_equal(fixedpoint.convolve(layer, jnp.int32(x)), expected)
+
+
+@pytest.mark.parametrize("kernel_side", [3, 5])
+@pytest.mark.parametrize("masked", [False, True])
+def test_gpus_sum_the_same(kernel_side, masked):
+    """Where there are no integer convolutions, products of the taps that are not dead: the same integers."""
+    rng = np.random.default_rng(kernel_side)
+    kernel = rng.integers(-127, 128, (kernel_side, kernel_side, 5, 4)).astype(np.int8)
+    if masked:
+        kernel[::2, ::2] = kernel[1::2, 1::2] = 0
+    x = jnp.int8(rng.integers(-128, 128, (2, 6, 7, 5)))
+    found, expected = fixedpoint._sum_of_taps(kernel, x), fixedpoint._convolution(kernel, x)
+    assert found.dtype == expected.dtype == np.int32
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_gpus_get_no_integer_convolution(pair):
+    """XLA refuses them there; lowered for CUDA, the networks are products alone. A CPU keeps its convolutions."""
+    C, _, _, _, fixed, _ = pair
+    z = jnp.zeros((1, 2, 2, C.hyper_layers[-1][0]), jnp.int32)
+
+    def networks(z):
+        decoded = code_slices(fixed, fixed.features(z), lambda k, colour, mean, raw: mean)
+        return jnp.concatenate(decoded, -1)
+
+    texts = {platform: jax.export.export(jax.jit(networks), platforms=[platform])(z) for platform in ("cuda", "cpu")}
+    found = {platform: exported.mlir_module().count("stablehlo.convolution") for platform, exported in texts.items()}
+    assert found["cuda"] == 0 < found["cpu"]
 
 
 def test_no_input_can_overflow():
