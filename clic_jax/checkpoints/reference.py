@@ -1,5 +1,4 @@
-"""Reads weights of the authors' PyTorch model (1chizhang/CLIC) into our parameter tree, for parity tests and for its
-users.
+"""Weights of the authors' PyTorch model (1chizhang/CLIC) in our parameter tree, for its users and for parity tests.
 
 Only names and layouts change: convolutions (out, in, kh, kw) -> [kh, kw, in, out], the transposed one is flipped, the
 two 1x1 convolutions that open a Grouper become one. Of the bottleneck's three quantiles only the median is used.

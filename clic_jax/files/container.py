@@ -81,8 +81,10 @@ class TooLarge(FormatError):
 
 
 class ModelMismatch(FormatError):
-    """ModelMismatch(expected, found, remedy): the id of the model that wrote the file, that of the one the codec was
-    given, or None where none was, and what to do."""
+    """ModelMismatch(expected, found, remedy): the codec was given another model than the one that wrote the file.
+
+    expected, found: their ids; `found` is None where no model was given and none of that id is installed.
+    """
 
     def __str__(self):
         expected, found, remedy = self.args

@@ -8,6 +8,7 @@ One graph serves training and evaluation. Rates are differentiable where the cal
 rounding); the image is always synthesised from straight-through-rounded values, which are those a file would hold.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -63,10 +64,9 @@ class CLIC(nn.Module):
         if c.variable_rate:
             start = 0.5 * np.log(np.asarray(c.lmbdas) / reference_lmbda(c))[:, None]
             shape = (len(c.lmbdas), c.latent_channels)
-            self.log_gain = self.param("log_gain", lambda _, s: jnp.broadcast_to(jnp.float32(start), s), shape)
-            self.log_inverse = self.param(
-                "log_inverse_gain", lambda _, s: jnp.broadcast_to(jnp.float32(-start), s), shape
-            )
+            self.log_gain = self.param("log_gain", functools.partial(_filled, jnp.float32(start)), shape)
+            inverse = functools.partial(_filled, jnp.float32(-start))
+            self.log_inverse = self.param("log_inverse_gain", inverse, shape)
 
     def __call__(self, x, lmbda=None, *, key=None) -> Output:
         """Codes x.
@@ -78,15 +78,15 @@ class CLIC(nn.Module):
             counted on the rounded values, from which the scales learn. Without it, all rates are of rounded values.
         """
         c = self.config
-        y, log_inverse, log_gain = self.analyse(x, lmbda)
-        z = self.h_a(y)
+        y, log_inverse, log_gain = self.analyse(x, lmbda)  # [B, H/16, W/16, M], as h x w below; gains [B, 1, 1, M]
+        z = self.h_a(y)  # [B, h/4, w/4, N]
         z_hat, logits = self.prior(z)
         y_key, z_key = jax.random.split(key) if key is not None else (None, None)
         z_rated = z_hat if key is None else z + uniform_noise(z_key, z.shape)
         z_likelihood = logit_likelihood(logits, z_rated)
-        features, feature = self.hyper_features(z_hat)
+        features, feature = self.hyper_features(z_hat)  # [B, h, w, 2C], [B, h, w, F]
 
-        halves = [split(s) for s in slices(y, c.groups)]
+        halves = [split(s) for s in slices(y, c.groups)]  # for each slice (anchors, non-anchors), [B, h, w/2, g] each
         noise = None if key is None else [split(s) for s in slices(uniform_noise(y_key, y.shape), c.groups)]
         gain_of = slices(log_gain, c.groups) if c.variable_rate else [0.0] * len(c.groups)
         spent, means, scales = [], [], []
@@ -107,7 +107,7 @@ class CLIC(nn.Module):
             return y_hat
 
         decoded = code_slices(self.context, features, code)
-        y_hat = jnp.concatenate(decoded, -1)
+        y_hat = jnp.concatenate(decoded, -1)  # slices [B, h, w, g] -> [B, h, w, M]
         corrected, pqf_residual, coefficients = self.filter(y, decoded)
         shown = corrected if c.pqf == "joint" else y_hat
         x_hat = self.synthesise(shown, feature, log_inverse)
@@ -188,6 +188,11 @@ class CLIC(nn.Module):
         """(Corrected) y_hat and latent feature -> x_hat [B, H, W, 3], not clipped."""
         y_hat = y_hat * jnp.exp(log_inverse)
         return self.g_s(y_hat if feature is None else jnp.concatenate([y_hat, feature], -1))
+
+
+def _filled(value, key, shape):
+    """An initialiser: `value` broadcast to `shape`."""
+    return jnp.broadcast_to(value, shape)
 
 
 def slices(y, groups):

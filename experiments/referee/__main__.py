@@ -75,8 +75,10 @@ def synthetic_symbols(prior: list[tables.Table], vectors: int, seed: int = 0) ->
 
 
 def our_answer(case: dict, params, prior: list[tables.Table], own: list) -> dict[str, float]:
-    """Bits under the float models and bytes of the coder, of z and y of one case; "file" is y under the model's `own`
-    tables, by slice."""
+    """Bits under the float models and bytes of the coder, of z and y of one case.
+
+    "file" is y under the model's `own` tables, by slice.
+    """
     z, y, index = case["z"], case["y"], case["index"]
     values = np.float32(z)
     _, logits = entropy.FactorizedPrior().apply({"params": params}, values)
