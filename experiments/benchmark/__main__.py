@@ -26,14 +26,12 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from clic_jax import config, runtime, settings
-from clic_jax.checkpoints import installed, published
+from clic_jax import config, settings
 from clic_jax.errors import UserError
 from clic_jax.files import atomic, images
-from clic_jax.training import data, sources
-from experiments import cli, experiment, machine, publish
+from clic_jax.training import sources
+from experiments import cli, experiment, machine
 from experiments.benchmark import coding, peers, training, worker
-from experiments.train.__main__ import first_params
 
 SIZES = (64, 128, 256, 512, 1024, 2048)
 SAMPLE = "motorcycle_left.png"  # 741x500 pixels, continued at two sides by mirror images
@@ -114,22 +112,6 @@ def _environment(variables: dict[str, str]):
         os.environ.update(before)
 
 
-def published_model(cfg: config.Config, folder: Path) -> str:
-    """The installed model of that preset, or else `folder`, where untrained parameters are published."""
-    for name in installed.installed():
-        if published.load_published(name)[0].model == cfg.model:
-            return name
-    runtime.use_cache()
-    photos = data.load_photos("sample", min_size=cfg.train.crop, progress=False)
-
-    def crops(n, size):
-        return np.asarray(data.random_crops(photos, jax.random.key(0), batch=n, size=size))
-
-    params = jax.device_get(first_params(cfg, crops))
-    publish.publish(folder, cfg, params, crops, {})
-    return str(folder)
-
-
 def codec_part(cfg: config.Config, model: str, x: np.ndarray, args) -> dict:
     """What --codec says of one preset."""
     if not worker.writes_files(model):
@@ -186,7 +168,7 @@ def main(argv=None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         models = {}
         if args.codec or args.peers:
-            models = {cfg.name: isolated(published_model, cfg, Path(folder) / cfg.name) for cfg in chosen}
+            models = {cfg.name: isolated(training.published_model, cfg, Path(folder) / cfg.name) for cfg in chosen}
         if args.train:
             result["train"] = [row for cfg in _bar(chosen, "training") for row in training_part(cfg, x, args)]
         if args.codec:

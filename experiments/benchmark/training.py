@@ -1,4 +1,4 @@
-"""One training step of one preset, for `experiments.benchmark --train`.
+"""One training step of one preset, for `experiments.benchmark --train`, and a model of it for --codec.
 
 Compiling takes more memory than a step of a small model does and happens once, so each has a process of its own: the
 first leaves the program in a compilation cache ($JAX_COMPILATION_CACHE_DIR), where the second finds it.
@@ -8,16 +8,19 @@ import dataclasses
 import functools
 import os
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from clic_jax import runtime
+from clic_jax.checkpoints import installed, published
 from clic_jax.config import Config
 from clic_jax.model.clic import init_params
-from clic_jax.training import steps
-from experiments import complexity, device
+from clic_jax.training import data, steps
+from experiments import complexity, device, publish
 from experiments.benchmark.stopwatch import peak_mib, repeat, spread
+from experiments.train.__main__ import first_params
 
 
 def compiling(config: Config, crops: np.ndarray, dtype: str) -> dict:
@@ -83,3 +86,19 @@ def _set_up(config: Config, crops: np.ndarray, dtype: str):
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
     mesh = steps.make_mesh(jax.devices()[:1])
     return config, mesh, steps.state_shapes(config, mesh), steps.shard_batch(mesh, crops)
+
+
+def published_model(cfg: Config, folder: Path) -> str:
+    """The installed model of that preset, or else `folder`, where untrained parameters are published."""
+    for name in installed.installed():
+        if published.load_published(name)[0].model == cfg.model:
+            return name
+    runtime.use_cache()
+    photos = data.load_photos("sample", min_size=cfg.train.crop, progress=False)
+
+    def crops(n, size):
+        return np.asarray(data.random_crops(photos, jax.random.key(0), batch=n, size=size))
+
+    params = jax.device_get(first_params(cfg, crops))
+    publish.publish(folder, cfg, params, crops, {})
+    return str(folder)
