@@ -53,8 +53,8 @@ def compress(
       image_or_path: a path, an open binary file, a Pillow image, or a uint8 array [H, W], [H, W, 2] (grey and alpha),
         [H, W, 3] or [H, W, 4]. Damaged EXIF data are left out with an ImageWarning.
       quality: 1 (smallest) to 100 (best), in steps of 0.01.
-      model: a name of `installed()`, a published folder, or what `open_model` returned; by default clic-compact, or
-        the first installed.
+      model: a name of `installed()`, a published folder, a run that has one, or what `open_model` returned; by default
+        clic-compact, or the first installed.
       metadata: whether to keep EXIF data. The ICC profile, without which colours are wrong, is always kept.
       tile: larger pictures are transformed in overlapping tiles of at most this side, a multiple of 64 pixels from 256.
       refine: steps of a search for better latents, some 0.5 us a pixel and step: slower encoding, smaller files.
@@ -130,8 +130,12 @@ def open_model(name_or_path: "str | os.PathLike | Codec | None" = None) -> "Code
     Args: name_or_path: as `model` of `compress`; a codec is returned as it is.
     Raises: NoModel; CheckpointError for a folder without a model, or with one that cannot write files or is damaged.
     """
-    known = name_or_path is None or isinstance(name_or_path, (str, os.PathLike))
-    return _open(str(folder_of(name_or_path))) if known else name_or_path
+    if not (name_or_path is None or isinstance(name_or_path, (str, os.PathLike))):
+        return name_or_path
+    folder = folder_of(name_or_path)
+    inside = folder / "published"  # of a training run
+    whole = (folder / "checkpoint.json").exists() or not (inside / "checkpoint.json").exists()
+    return _open(str(folder if whole else inside))
 
 
 @functools.lru_cache(4)

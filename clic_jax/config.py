@@ -158,6 +158,16 @@ class TrainConfig:
             raise ConfigError(f"train.schedule must be 'cosine' or 'hold', not {self.schedule!r}")
         if self.dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"train.dtype must be 'float32' or 'bfloat16', not {self.dtype!r}")
+        for name, fits, what in (
+            ("learning_rate", self.learning_rate > 0, "positive"),
+            ("grad_clip", self.grad_clip > 0, "positive"),
+            ("ema", 0 <= self.ema < 1, "from 0 to below 1"),
+            ("warmup", self.warmup >= 0, "0 or more"),
+            ("cooldown", 0 <= self.cooldown <= 1, "from 0 to 1"),
+            ("final_rate", 0 <= self.final_rate <= 1, "from 0 to 1"),
+        ):
+            if not fits:  # NaN fits nothing
+                raise ConfigError(f"train.{name} must be {what}, not {getattr(self, name)}")
         for name in ("steps", "batch", "accumulate", "steps_per_call", "log_every", "save_every", "eval_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} must be at least 1, not {getattr(self, name)}")

@@ -175,3 +175,13 @@ def test_ms_ssim_needs_large_crops():
 def test_rdoq_is_not_negative():
     with pytest.raises(ConfigError, match="positive, not -1"):
         dataclasses.replace(PAPER.model, rdoq=-1.0)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("grad_clip", 0.0), ("learning_rate", -1.0), ("ema", 2.0), ("ema", 1.0), ("warmup", -5), ("cooldown", 3.0)]
+    + [("final_rate", -0.1), ("learning_rate", float("nan"))],
+)
+def test_values_with_which_nothing_is_learnt(field, value):
+    with pytest.raises(ConfigError, match=f"train.{field} must be"):
+        TrainConfig(**{field: value})

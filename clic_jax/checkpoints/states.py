@@ -8,6 +8,7 @@ device mesh of its writer to be read. The parameters alone, to code pictures wit
 import dataclasses
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,26 @@ class TrainingCheckpoints:
     def best_step(self) -> int | None:
         """The step with the lowest `loss`, or None if no kept step came with one."""
         return self._manager.best_step()
+
+    def restore_newest(self, example: Any) -> Any:
+        """As `restore` of the newest step that is not damaged; newer ones are told by a warning, and removed.
+
+        Raises: CheckpointError if there is none.
+        """
+        self.wait()
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for i, step in enumerate(steps):
+            try:
+                state = self.restore(example, step)
+            except CheckpointError as error:
+                if step == steps[-1]:
+                    raise
+                warnings.warn(f"going on from step {steps[i + 1]}: {error}", stacklevel=2)
+                continue
+            for damaged in steps[:i]:
+                self._manager.delete(damaged)
+            return state
+        return self.restore(example)
 
     def restore(self, example: Any, step: int | None = None) -> Any:
         """The state of `step` (None: the newest), bit for bit as saved, as a pytree like `example`.

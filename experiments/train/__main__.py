@@ -16,65 +16,25 @@ all GPUs of one machine being one process's:
         --out /nfs/run --distributed"                                                         a TPU pod
 """
 
-import argparse
+import shlex
 import sys
-from pathlib import Path
 
 import jax
 
-from clic_jax import config, runtime, settings
+from clic_jax import config, runtime
 from clic_jax.checkpoints import published, states
 from clic_jax.model import clic
 from clic_jax.training import data, growth, pca_start, steps
-from experiments import cli, experiment, publish
-from experiments.train import feed, loop, processes, run_log
+from experiments import cli, publish
+from experiments.train import feed, loop, options, processes, run_log
+from experiments.train.options import chosen  # noqa: F401 (what others ask of a parsed command line)
 
 PCA_CROPS, PCA_CROP = 400, 64  # what the transform-codec start looks at
 
 
 def parse(argv=None):
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="experiments.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--config", help="a file whose get_config() returns a Config, or a preset; default that of --init, or tiny"
-    )
-    parser.add_argument(
-        "--data", default="sample", help="folder:PATH, tfds:NAME, or sample (photographs inside installed packages)"
-    )
-    parser.add_argument(
-        "--valid", default="sample:valid", help="held-out photographs, the same kinds of names; none: no evaluation"
-    )
-    parser.add_argument("--out", type=Path, help="the run's folder; default runs/NAME")
-    parser.add_argument(
-        "--init", metavar="NAME", help="start from published weights (a name or a folder) instead of from scratch"
-    )
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
-    parser.add_argument("--max-steps", type=int, help="stop after this step; the schedule's length stays train.steps")
-    parser.add_argument("--max-seconds", type=float, help="stop after this time, saving a checkpoint")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting, e.g. train.batch=4"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=0, help="reading processes where the photographs do not fit in memory"
-    )
-    parser.add_argument(
-        "--distributed",
-        nargs="?",
-        const="",
-        metavar="HOST:PORT,COUNT,INDEX",
-        help="this is one of several processes: process INDEX of COUNT, of which 0 listens at HOST:PORT; "
-        "nothing need be given where JAX finds out by itself (Slurm, Open MPI, TPU pods)",
-    )
-    return parser.parse_args(argv)
-
-
-def chosen(args) -> config.Config:
-    """The Config that the command line names, before its --set."""
-    if args.config:
-        return experiment.named(args.config)
-    return experiment.of_weights(args.init) if args.init else config.TINY
+    return options.parse(argv, __doc__)
 
 
 def first_params(cfg: config.Config, photos, init: str | None = None):
@@ -110,21 +70,24 @@ def main(argv=None) -> int:
         processes.join(args.distributed)
     runtime.use_cache()
     runtime.keep_memory()
-    cfg = settings.override(chosen(args), args.set)
-    out = args.out or Path("runs") / cfg.name
+    run = options.settle(args)
+    cfg, out = run.config, run.out
     mesh = steps.make_mesh()
     steps.check_batch(cfg, mesh)
     steps.make_optimizer(cfg.train)
     with states.TrainingCheckpoints(out, cfg) as manager:
         if manager.latest_step() is not None and not args.resume:
             raise config.ConfigError(f"{out} already holds a run: add --resume to continue it, or name another --out")
-        photographs = held_out(args.valid)
+        if jax.process_index() == 0:
+            options.say(run.changes)
+            options.remember(run)
+        photographs = held_out(run.valid)
         shapes = steps.state_shapes(cfg, mesh)
         if jax.process_index() == 0:
             print(f"{cfg.name}: compiling the training step, minutes for a large model", file=sys.stderr, flush=True)
-        source = feed.open_feed(cfg, args.data, args.workers, mesh, shapes)
+        source = feed.open_feed(cfg, run.data, args.workers, mesh, shapes)
         resumed = args.resume and manager.latest_step() is not None
-        state = manager.restore(shapes) if resumed else first_state(cfg, source.crops, args.init, mesh)
+        state = manager.restore_newest(shapes) if resumed else first_state(cfg, source.crops, args.init, mesh)
         runtime.release_memory(programs=True)  # those that drew the parameters, above all
         first = int(state.step)
         with run_log.RunLog(out, min(cfg.train.steps, args.max_steps or cfg.train.steps), first) as log:
@@ -132,7 +95,7 @@ def main(argv=None) -> int:
             log.message(
                 f"{cfg.name}: {size / 1e6:.2f} M parameters, {mesh.size} x {mesh.devices.flat[0].device_kind}, "
                 f"{cfg.train.batch} crops of {cfg.train.crop}x{cfg.train.crop} a step, "
-                f"data {args.data}, from step {first}"
+                f"data {run.data}, from step {first}"
             )
             with loop.stop_signals() as asked:
                 state, reason = loop.train(cfg, args, state, source, photographs, manager, log, asked)
@@ -140,11 +103,9 @@ def main(argv=None) -> int:
             measured = None if reason == "interrupted" else loop.evaluate(cfg, state, photographs, log, step)
             if manager.latest_step() != step or measured:
                 manager.save(step, state, measured, force=True)
-            log.message(
-                f"stopped at step {step}; continue with --resume --out {out}"
-                if step < cfg.train.steps
-                else f"finished at step {step}"
-            )
+            command = f"python -m experiments.train --resume --out {shlex.quote(str(out))}"
+            stopped = f"stopped at step {step}; continue with: {command}"
+            log.message(stopped if step < cfg.train.steps else f"finished at step {step}")
     if reason == "interrupted":
         return 130
     if jax.process_index() == 0:

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,7 +102,7 @@ def test_interrupt_and_resume(experiment, tmp_path):
     process = start(experiment, tmp_path / "run")
     wait_for_step(tmp_path / "run", 4)
     process.send_signal(signal.SIGINT)
-    assert "continue with --resume" in finish(process, 130)
+    assert "continue with: python -m experiments.train --resume" in finish(process, 130)
     assert_goes_on(experiment, tmp_path / "run")
 
 
@@ -145,6 +147,42 @@ def test_folder_of_another_config(experiment, uninterrupted):
     assert "head_dim" in finish(process, 2)
     process = start(experiment, uninterrupted)
     assert "add --resume" in finish(process, 2)
+
+
+def test_the_printed_line_goes_on_with_the_same_run(experiment, tmp_path):
+    """Pasted alone: settings, data and all are those of the run; what is given besides is changed, and said."""
+    unusual = ["--set", "train.batch=16", "--set", "train.learning_rate=3e-4", "--set", "train.steps=6"]
+    unusual += ["--set", "train.seed=5", "--data", "sample:valid"]
+    finish(start(experiment, tmp_path / "whole", *unusual))
+    told = finish(start(experiment, tmp_path / "it's parts", *unusual, "--max-steps", "4"))
+    (line,) = (line for line in told.splitlines() if "continue with: " in line)
+    command = shlex.split(line.partition("continue with: ")[2])
+    assert command[:3] == ["python", "-m", "experiments.train"]
+    env = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    for more, words in ((["--set", "train.steps=8"], "changed: train.steps 6 -> 8"), ([], "")):
+        copied = tmp_path / f"copy{len(more)}"
+        shutil.copytree(tmp_path / "it's parts", copied)
+        line = [sys.executable, *command[1:-1], str(copied), *more]
+        done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert words in done.stderr and ("changed: " in done.stderr) == bool(more)
+        assert "data sample:valid" in done.stderr and "16 crops" in done.stderr
+    assert_same_run(tmp_path / "whole", copied)
+
+
+def test_a_damaged_newest_checkpoint_falls_back(experiment, tmp_path):
+    """To the one before, saying so; and the run ends as one that was never damaged."""
+    out = tmp_path / "run"
+    finish(start(experiment, out, "--set", "train.steps=6", "--max-steps", "4"))
+    newest = max((path for path in out.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+    largest = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    told = finish(start(experiment, out, "--resume", "--set", "train.steps=6"))
+    assert "going on from step 2" in told and "finished at step 6" in told
+    finish(start(experiment, tmp_path / "whole", "--set", "train.steps=6"))
+    assert_same_run(tmp_path / "whole", out)
 
 
 STREAMED = """

@@ -1,0 +1,109 @@
+"""The command line of `experiments.train`, and what a run is made of once a resumed one has said what it was."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from clic_jax import config, settings
+from clic_jax.checkpoints import arrays
+from clic_jax.files import atomic
+from experiments import experiment
+
+RUN = "run.json"  # in the run's folder: the data, by which a resumed run goes on with the same
+DATA, VALID = "sample", "sample:valid"
+
+
+def parse(argv, description: str) -> argparse.Namespace:
+    """The options; `data` and `valid` are None where they were not given."""
+    parser = argparse.ArgumentParser(
+        prog="experiments.train", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config", help="a file whose get_config() returns a Config, or a preset; default that of --init, or tiny")
+    add("--data", help=f"folder:PATH, tfds:NAME, or {DATA} (photographs inside installed packages), the default")
+    add("--valid", help=f"held-out photographs, the same kinds of names; none: no evaluation; default {VALID}")
+    add("--out", type=Path, help="the run's folder; default runs/NAME")
+    add("--init", metavar="NAME", help="start from published weights (a name or a folder) instead of from scratch")
+    text = "go on from the newest checkpoint in --out, with its config and data; other options change them"
+    add("--resume", action="store_true", help=text)
+    add("--max-steps", type=int, help="stop after this step; the schedule's length stays train.steps")
+    add("--max-seconds", type=float, help="stop after this time, saving a checkpoint")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting, e.g. train.batch=4")
+    add("--workers", type=int, default=0, help="reading processes where the photographs do not fit in memory")
+    text = (
+        "this is one of several processes: process INDEX of COUNT, of which 0 listens at HOST:PORT; "
+        "nothing need be given where JAX finds out by itself (Slurm, Open MPI, TPU pods)"
+    )
+    add("--distributed", nargs="?", const="", metavar="HOST:PORT,COUNT,INDEX", help=text)
+    return parser.parse_args(argv)
+
+
+class Run(NamedTuple):
+    """What is trained, on what, and where it is kept."""
+
+    config: config.Config
+    out: Path
+    data: str
+    valid: str
+    changes: list[str]  # by which a resumed run differs from what it was, a line each
+
+
+def chosen(args) -> config.Config:
+    """The Config that the command line names, before its --set."""
+    if args.config:
+        return experiment.named(args.config)
+    return experiment.of_weights(args.init) if args.init else config.TINY
+
+
+def settle(args) -> Run:
+    """The run of a command line: as given, or, where --resume finds one in --out, as it was, with what is given on top.
+
+    Raises: ConfigError; CheckpointError where no checkpoint in --out can be read.
+    """
+    out = args.out or Path("runs") / chosen(args).name
+    if not args.resume or arrays.newest_step(out.absolute()) is None:
+        return Run(settings.override(chosen(args), args.set), out, args.data or DATA, args.valid or VALID, [])
+    stored, kept = stored_config(out.absolute()), {"data": DATA, "valid": VALID}
+    if (out / RUN).exists():
+        kept |= json.loads((out / RUN).read_text())
+    new = settings.override(chosen(args) if args.config else stored, args.set)
+    data, valid = args.data or kept["data"], args.valid or kept["valid"]
+    changes = differences(stored, new)
+    for name, now in (("data", data), ("valid", valid)):
+        changes += [f"--{name} {kept[name]} -> {now}"] if now != kept[name] else []
+    return Run(new, out, data, valid, changes)
+
+
+def stored_config(out: Path) -> config.Config:
+    """The Config of the newest checkpoint that says it. Raises: CheckpointError if none does."""
+    steps = sorted((int(path.parent.name) for path in out.glob("*/state") if path.parent.name.isdigit()), reverse=True)
+    for step in steps:
+        try:
+            return arrays.read_about(out / str(step))[0]
+        except arrays.CheckpointError:
+            if step == steps[-1]:
+                raise
+
+
+def differences(old: config.Config, new: config.Config) -> list[str]:
+    """The settings by which two configs differ, a line each."""
+    found = [f"name {old.name} -> {new.name}"] if old.name != new.name else []
+    for section in ("model", "train"):
+        before, after = (dataclasses.asdict(getattr(cfg, section)) for cfg in (old, new))
+        found += [f"{section}.{name} {was!r} -> {after[name]!r}" for name, was in before.items() if was != after[name]]
+    return found
+
+
+def remember(run: Run) -> None:
+    """Writes what a later --resume of the run needs besides its checkpoints."""
+    run.out.mkdir(parents=True, exist_ok=True)
+    atomic.write(run.out / RUN, json.dumps({"data": run.data, "valid": run.valid}).encode())
+
+
+def say(changes: list[str]) -> None:
+    """Tells on standard error what is not as it was."""
+    for change in changes:
+        print(f"changed: {change}", file=sys.stderr, flush=True)
