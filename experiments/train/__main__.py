@@ -1,10 +1,11 @@
 """Trains a model: `python -m experiments.train` alone trains `tiny` on the photographs inside installed packages.
 
     python -m experiments.train --config experiments/configs/tiny.py --data folder:photos --out runs/tiny
-    python -m experiments.train --out runs/tiny --data folder:photos --resume          continues, bit for bit
+    python -m experiments.train --resume --out runs/tiny                               goes on with it, bit for bit
     python -m experiments.train --set train.batch=16 --set model.lmbdas='(0.013,)'     changes settings by name
 
-All devices of the machine share each batch. Ctrl-C saves and stops; a killed run goes on from its last checkpoint.
+All devices of the machine share each batch. Ctrl-C saves and stops; a killed run goes on from its last checkpoint, with
+its own config and data; --set and the other options change them then, and what they change is told.
 Several processes share it as well, each reading its own crops where the photographs do not fit in memory; --out must be
 a folder that all of them see, and Ctrl-C stops them at the next row of the log. The same command on every machine,
 all GPUs of one machine being one process's:
@@ -27,7 +28,6 @@ from clic_jax.model import clic
 from clic_jax.training import data, growth, pca_start, steps
 from experiments import cli, publish
 from experiments.train import feed, loop, options, processes, run_log
-from experiments.train.options import chosen  # noqa: F401 (what others ask of a parsed command line)
 
 PCA_CROPS, PCA_CROP = 400, 64  # what the transform-codec start looks at
 

@@ -11,6 +11,7 @@ import pytest
 from clic_jax import settings
 from experiments.paths import CONFIGS, RESULTS, ROOT
 from experiments.train import __main__ as train
+from experiments.train import options
 from tests.experiments.test_recipes import table
 
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py"))
@@ -35,7 +36,7 @@ def test_configs(recipe):
     args = train.parse(arguments)
     assert module == "experiments.train" and ROOT / args.config == path
     assert args.data == "folder:PHOTOS" and args.out.parts[0] == "runs" and args.out.name != "runs"
-    settings.override(train.chosen(args), args.set)
+    settings.override(options.chosen(args), args.set)
     for module, arguments in more:
         importlib.import_module(f"{module}.__main__").parse(arguments)
 

@@ -9,6 +9,7 @@ from clic_jax import config, settings
 from clic_jax.checkpoints import installed, published
 from experiments import experiment
 from experiments.train import __main__ as train
+from experiments.train import options
 from tests.micro import EXPERIMENT, MICRO
 
 
@@ -28,18 +29,18 @@ def test_neither_file_nor_preset():
 def test_weights_in_the_box_go_on_as_their_preset(name):
     """`--init NAME` alone: the preset of that name, whose model is the weights'."""
     preset = config.preset(name.removeprefix("clic-"))
-    assert train.chosen(train.parse(["--init", name])) == preset
+    assert options.chosen(train.parse(["--init", name])) == preset
     assert published.load_published(name)[0].model == preset.model
 
 
 def test_other_weights_go_on_as_they_were_trained(published_micro, tmp_path):
-    assert train.chosen(train.parse(["--init", str(published_micro)])).model == MICRO.model
+    assert options.chosen(train.parse(["--init", str(published_micro)])).model == MICRO.model
     changed = dataclasses.replace(MICRO.model, mlp_ratio=3.0)
     (tmp_path / "micro.py").write_text(EXPERIMENT)
     args = ["--init", str(published_micro), "--config", str(tmp_path / "micro.py"), "--set", "model.mlp_ratio=3.0"]
     parsed = train.parse(args)
-    assert settings.override(train.chosen(parsed), parsed.set).model == changed
-    assert train.chosen(train.parse([])) == config.TINY
+    assert settings.override(options.chosen(parsed), parsed.set).model == changed
+    assert options.chosen(train.parse([])) == config.TINY
 
 
 def test_names_of_weights_are_those_of_their_config():

@@ -15,6 +15,7 @@ from clic_jax.errors import UserError
 from experiments import poc
 from experiments.report import results
 from experiments.train import __main__ as train
+from experiments.train import options
 from tests.conftest import photograph
 from tests.measured import write_results
 
@@ -134,7 +135,7 @@ def test_advice_is_a_command_that_runs(folder, tmp_path):
         command = next(line for line in poc.advice(args, comparisons, sizes) if "experiments.train" in line)
         program, *arguments = shlex.split(command)[2:]
         parsed = train.parse(arguments)
-        cfg = settings.override(train.chosen(parsed), parsed.set)
+        cfg = settings.override(options.chosen(parsed), parsed.set)
         assert program == "experiments.train" and parsed.data == f"folder:{folder}" and parsed.init == "clic-compact"
         assert cfg.train.crop == crop and cfg.train.steps == 4000
         assert np.isclose(cfg.train.learning_rate, 3e-4)

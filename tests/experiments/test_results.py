@@ -20,9 +20,7 @@ def test_models_are_installed_and_machines_named(path):
     known = installed.installed()
     assert result.get("model_id") in {None, *known.values()}, f"measured with other weights: {path.name}"
     if path.name in OF_THE_DEFAULT:
-        assert result["model_id"] == known[installed.DEFAULT_MODEL], (
-            f"measure {path.name} anew: other weights"
-        )
+        assert result["model_id"] == known[installed.DEFAULT_MODEL], f"measure {path.name} anew: other weights"
 
 
 def test_all_of_them_are_there():
