@@ -62,9 +62,10 @@ def look_inside(config: ModelConfig, params, x, lmbda) -> Maps:
 
 def _assignments(intermediates) -> dict[str, jax.Array]:
     """What the mixers have sown, [E, h, w], by the path of their block."""
+    end = "/mixer/assignment/0"
     found = jax.tree.leaves_with_path(intermediates)
-    names = (jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in found)
-    return {name.removesuffix("/mixer/assignment/0"): value[0] for name, (_, value) in zip(names, found)}
+    named = ((jax.tree_util.keystr(path, simple=True, separator="/"), value) for path, value in found)
+    return {name.removesuffix(end): value[0] for name, value in named if name.endswith(end)}
 
 
 def _bits(config: ModelConfig, tensors) -> jax.Array:

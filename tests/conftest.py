@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+LARGE = 2**30 + 2**29  # bytes that a worker may take between two tests
 
 # Before the first import of jax. On a GPU machine, JAX_PLATFORMS=cuda,cpu python -m pytest -m gpu runs the GPU tests.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -51,6 +52,15 @@ def forget_programs():
     """Gives a file's compiled programs back at its end: a worker would keep those of all files, 5 GB of them."""
     yield
     runtime.release_memory(programs=True)
+
+
+@pytest.fixture(autouse=True)
+def forget_programs_of_large_files():
+    """The same within a file, once they are many; those still wanted come from the cache on disk."""
+    yield
+    pages = Path("/proc/self/statm")
+    if pages.exists() and int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > LARGE:
+        runtime.release_memory(programs=True)
 
 
 @pytest.fixture(scope="session")

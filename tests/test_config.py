@@ -13,7 +13,7 @@ from clic_jax.settings import from_json, override, to_json
     [
         ("train.batch=4", "train", "batch", 4),
         (" train.batch = 4 ", "train", "batch", 4),
-        ("train.ema=1", "train", "ema", 1.0),
+        ("train.ema=0", "train", "ema", 0.0),
         ("train.learning_rate=3e-4", "train", "learning_rate", 3e-4),
         ("train.pca_start=true", "train", "pca_start", True),
         ("train.pca_start=True", "train", "pca_start", True),

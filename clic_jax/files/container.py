@@ -81,10 +81,7 @@ class TooLarge(FormatError):
 
 
 class ModelMismatch(FormatError):
-    """ModelMismatch(expected, found, remedy): the codec was given another model than the one that wrote the file.
-
-    expected, found: their ids; `found` is None where no model was given and none of that id is installed.
-    """
+    """ModelMismatch(expected, found, remedy): the codec has another model than the file's; `found` is None for none."""
 
     def __str__(self):
         expected, found, remedy = self.args

@@ -19,6 +19,9 @@ from clic_jax.checkpoints import published
 from tests.conftest import ROOT
 from tests.micro import EXPERIMENT, MICRO
 
+# the compiler's least effort, as in the other tests; its defaults are for tests/training/test_processes.py
+ONE_DEVICE = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
@@ -32,7 +35,7 @@ def start(experiment, out, *more, **kwargs):
     """A training process of its own, one virtual device."""
     command = [sys.executable, "-m", "experiments.train", "--config", str(experiment), "--out", str(out)]
     command += ["--data", "sample", "--valid", "none", *more]
-    env = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    env = os.environ | ONE_DEVICE
     return subprocess.Popen(
         command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
     )
@@ -158,7 +161,7 @@ def test_the_printed_line_goes_on_with_the_same_run(experiment, tmp_path):
     (line,) = (line for line in told.splitlines() if "continue with: " in line)
     command = shlex.split(line.partition("continue with: ")[2])
     assert command[:3] == ["python", "-m", "experiments.train"]
-    env = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    env = os.environ | ONE_DEVICE
     for more, words in ((["--set", "train.steps=8"], "changed: train.steps 6 -> 8"), ([], "")):
         copied = tmp_path / f"copy{len(more)}"
         shutil.copytree(tmp_path / "it's parts", copied)
@@ -201,7 +204,7 @@ assert train.main([*common, parts, "--max-steps", "4", "--resume"]) == 0
 def test_streamed_run_resumes(experiment, tmp_path):
     """Photographs read while training: their order, too, goes on where it stopped."""
     command = [sys.executable, "-c", STREAMED, *map(str, (tmp_path / "whole", tmp_path / "parts", experiment))]
-    env = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    env = os.environ | ONE_DEVICE
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
