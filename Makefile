@@ -24,7 +24,7 @@ demo: .venv/.installed
 	$(RUN) -m experiments.demo
 
 test: lint
-	$(RUN) -m pytest -m "not slow" -q -n 2 --dist loadfile
+	$(RUN) -m pytest -m "not slow" -q -n 2 --dist loadfile --no-loadscope-reorder
 
 slow: .venv/.installed
 	$(RUN) -m pytest -m slow -q
