@@ -44,12 +44,17 @@ def grown(old: ModelConfig, params, new: ModelConfig, seed: int = 0):
       params: parameter tree of `CLIC(old)`.
       new: the same model with deeper stages, wider hidden layers, other lmbdas, or none of these.
       seed: of what is drawn.
+    lmbdas wholly above or below the old ones are of another distortion (MS-SSIM for squared error): the gains then stay
+    where they were, from the lowest rate to the highest.
     Returns: a tree of NumPy arrays.
     Raises: ConfigError where `new` is not such a model.
     """
     check_grows(old, new)
     if old.lmbdas != new.lmbdas and old.variable_rate:
-        gains = {name: _at(new.lmbdas, old.lmbdas, params[name]) for name in ("log_gain", "log_inverse_gain")}
+        at, anchors = new.lmbdas, old.lmbdas
+        if at[0] > anchors[-1] or at[-1] < anchors[0]:  # those of another distortion: by their places in the range
+            at, anchors = (np.exp(np.linspace(0, 1, len(lmbdas))) for lmbdas in (at, anchors))
+        gains = {name: _at(at, anchors, params[name]) for name in ("log_gain", "log_inverse_gain")}
         params = params | gains
     if dataclasses.replace(old, **{name: getattr(new, name) for name in FREE}) == new:
         return jax.tree.map(np.asarray, params)

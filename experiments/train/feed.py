@@ -37,9 +37,9 @@ def open_feed(cfg: Config, spec: str, workers: int, mesh, shapes) -> Feed:
             return (steps.shard_batch(mesh, crops) for crops in stream)
 
         def first_crops(n, size):
-            # one at a time: a batch of n would have the next ones read ahead, minutes of decoding for nothing
-            stream = streaming.stream_crops(spec, batch=1, size=size, seed=t.seed, start_step=0)
-            return np.concatenate([next(stream) for _ in range(n)])
+            # few at a time: behind a batch of n the next ones would be read ahead, minutes of decoding for nothing
+            stream = streaming.stream_crops(spec, batch=8, size=size, seed=t.seed, start_step=0)
+            return np.concatenate([next(stream) for _ in range(-(-n // 8))])[:n]
 
         return Feed(step, streamed, first_crops, 1)
 

@@ -17,6 +17,12 @@ def crops(n, size):
     return np.stack([photograph(size, size, seed) for seed in range(n)])
 
 
+@pytest.fixture(autouse=True)
+def few_crops(monkeypatch):
+    """What is measured on photographs is not the matter here."""
+    monkeypatch.setattr(publish, "CALIBRATION_PIXELS", 0)
+
+
 @pytest.fixture(scope="module")
 def params():
     params = random_params(MICRO.model)

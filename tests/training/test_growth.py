@@ -89,6 +89,17 @@ def test_gains_go_on_beyond_the_old_rates():
     np.testing.assert_allclose(grown(SMALL, params, larger)["log_gain"], expected, rtol=1e-5)
 
 
+def test_gains_of_another_distortion_keep_their_places():
+    """lmbdas of MS-SSIM are a thousand times those of squared error: the same rates, from the lowest to the highest."""
+    params = random_params(SMALL)
+    for lmbdas, places in (((2.0, 9.0, 60.0), [0, 1, 2]), ((2.0, 4.0, 9.0, 20.0, 60.0), [0, None, 1, None, 2])):
+        found = grown(SMALL, params, dataclasses.replace(SMALL, lmbdas=lmbdas))
+        for name in ("log_gain", "log_inverse_gain"):
+            for row, place in zip(found[name], places, strict=True):
+                if place is not None:
+                    np.testing.assert_allclose(row, params[name][place], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     "change",
     [
