@@ -23,16 +23,14 @@ class Quality:
     hundredths: int
 
     def __post_init__(self):
-        if not STEPS <= self.hundredths <= 100 * STEPS:
-            raise QualityError(f"quality {float(self):g} is out of range: choose 1 (smallest) to 100 (best)")
+        _check(float(self))
 
     @classmethod
     def of(cls, value: "float | Quality") -> "Quality":
         """The quality of a number, to the nearest hundredth. Raises: QualityError outside 1..100, and for NaN."""
         if isinstance(value, Quality):
             return value
-        if not 1 <= value <= 100:
-            raise QualityError(f"quality {value:g} is out of range: choose 1 (smallest) to 100 (best)")
+        _check(value)  # before it is rounded
         return cls(round(value * STEPS))
 
     def __float__(self) -> float:
@@ -54,3 +52,8 @@ class Quality:
         left = min(int(at), max(len(lmbdas) - 2, 0))
         low, high = (math.log(lmbda) for lmbda in (lmbdas[left], lmbdas[min(left + 1, len(lmbdas) - 1)]))
         return math.exp(low + (at - left) * (high - low))
+
+
+def _check(value: float) -> None:
+    if not 1 <= value <= 100:  # nor is NaN
+        raise QualityError(f"quality {value:g} is out of range: choose 1 (smallest) to 100 (best)")

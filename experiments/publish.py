@@ -37,7 +37,8 @@ def publish(folder: Path, cfg: config.Config, params, crops, metrics: dict, half
         params = jax.tree.map(lambda x: np.float32(np.float16(x)), params)
     size = cfg.train.crop
     integers = measured.measure(cfg.model, params, crops(max(8, CALIBRATION_PIXELS // size**2), size))
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=_made(folder.absolute().parent)) as beside:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.absolute().parent) as beside:
         identity = published.save_published(Path(beside) / "new", cfg, params, metrics, coding=integers, half=half)
         if folder.exists():
             folder.rename(Path(beside) / "old")
@@ -49,16 +50,12 @@ def check_replaceable(folder: Path) -> None:
     """Raises: CheckpointError where publishing to `folder` would destroy something else than unreleased weights."""
     if not folder.exists():
         return
-    if not (folder / "checkpoint.json").is_file():
-        raise CheckpointError(f"{folder} is there and holds no published model: name another --out")
-    identity = json.loads((folder / "checkpoint.json").read_text()).get("model_id")
+    try:
+        identity = json.loads((folder / "checkpoint.json").read_text())["model_id"]
+    except (OSError, ValueError, LookupError, TypeError):
+        raise CheckpointError(f"{folder} is there and holds no published model: name another --out") from None
     if identity in {row["id"] for row in installed.released()}:
         raise CheckpointError(f"{folder} holds the released model {identity}, which never changes: name another --out")
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def main(argv=None) -> int:

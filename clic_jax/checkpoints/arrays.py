@@ -38,10 +38,28 @@ def model_id(params: Any, coding: dict | None = None) -> str:
     return digest.hexdigest()[:8]
 
 
+def steps_in(folder: Path) -> list[int]:
+    """The complete steps in a training folder, newest first; what is half written is not called by its number alone."""
+    return sorted((int(s.parent.name) for s in folder.glob("*/state") if s.parent.name.isdigit()), reverse=True)
+
+
 def newest_step(folder: Path) -> Path | None:
-    """The newest complete step in a training folder; what is half written is not called by its number alone."""
-    steps = [state.parent for state in folder.glob("*/state") if state.parent.name.isdigit()]
-    return max(steps, key=lambda step: int(step.name), default=None)
+    """The folder of the newest of `steps_in`, or None."""
+    return next((folder / str(step) for step in steps_in(folder)), None)
+
+
+def stored_config(folder: Path) -> Config | None:
+    """The config of the newest step that can say it, or None where there is no step.
+
+    Raises: CheckpointError where there are steps and none can.
+    """
+    steps = steps_in(folder)
+    for step in steps:
+        try:
+            return read_about(folder / str(step))[0]
+        except CheckpointError:
+            if step == steps[-1]:
+                raise
 
 
 def read_about(step: Path) -> tuple[Config, dict[str, str]]:

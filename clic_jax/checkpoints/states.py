@@ -18,11 +18,11 @@ from clic_jax.checkpoints.arrays import (
     STEP_REMEDY,
     CheckpointError,
     explained,
-    newest_step,
     orbax,
     part_ids,
     read_about,
     read_arrays,
+    stored_config,
 )
 from clic_jax.config import Config
 from clic_jax.settings import to_json
@@ -47,8 +47,8 @@ class TrainingCheckpoints:
             raise ValueError(f"keep_last must be at least 1, not {keep_last}: a resumed run needs the last checkpoint")
         self._folder = Path(folder).absolute()  # orbax refuses relative paths
         self._config = config
-        if newest := newest_step(self._folder):
-            _require_same_config(self._folder, read_about(newest)[0], config)
+        if stored := stored_config(self._folder):
+            _require_same_config(self._folder, stored, config)
         ocp = orbax()
         policies = ocp.checkpoint_managers.preservation_policy
 

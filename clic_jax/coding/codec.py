@@ -123,8 +123,7 @@ class Codec:
         for i, (q, index) in enumerate(coded):  # two halves a slice
             encoder.encode(q.ravel(), index.ravel(), self.tables[i // 2])
         check, pqf_bytes = _check([z_host, *(q for q, _ in coded)]), None
-        tried = self._c.pqf == "joint" or self._c.pqf == "auxiliary" and lmbda[0] < PQF_LMBDA_MAX
-        if tried and (filtered := self._filtered(x, halves, latents, tile)):
+        if self.tries_filter(quality) and (filtered := self._filtered(x, halves, latents, tile)):
             q, latents = filtered
             encoder.encode(q, np.zeros(q.size, np.int64), [coefficients.table()])
             pqf_bytes = round(coefficients.bits(q).sum() / 8)
@@ -161,6 +160,12 @@ class Codec:
             raise RefineError(f"refine {steps} must be a number of steps, 0 for none")
         if steps and self.config.train.metric != "mse":
             raise RefineError(f"refine lowers squared error, but this model was trained for {self.config.train.metric}")
+
+    def tries_filter(self, quality: Quality) -> bool:
+        """Whether the encoder looks if GuidedPQF pays; one trained beside the model is for squared error alone."""
+        if self._c.pqf != "auxiliary":
+            return self._c.pqf == "joint"
+        return self.config.train.metric == "mse" and self._lmbda(quality)[0] < PQF_LMBDA_MAX
 
     def compile_show(self, height: int, width: int, *, tile: int = tiles.DEFAULT):
         """Compiles what `show` runs for that size: as long as all that `read` compiles, so worth a thread beside it."""

@@ -46,10 +46,10 @@ DROP_MAX = 20  # of a rest so small that any scale would do
 class Layer(NamedTuple):
     """One integer convolution. Output unit: 2^-unit, after the shift."""
 
-    kernel: jax.Array  # int8 [k, k, in, out] or [in, out]
+    kernel: np.ndarray  # int8 [k, k, in, out] or [in, out]
     bias: jax.Array  # int32 [out], in units of the sum
     shift: jax.Array  # int32 [out], right (left where negative) shift from the sum to the output unit
-    fine: jax.Array  # int8, as kernel: what rounding left of it
+    fine: np.ndarray  # int8, as kernel: what rounding left of it
     drop: jax.Array  # int32 [out], right shift from fine's sum to kernel's
 
 

@@ -51,9 +51,9 @@ def grown(old: ModelConfig, params, new: ModelConfig, seed: int = 0):
     """
     check_grows(old, new)
     if old.lmbdas != new.lmbdas and old.variable_rate:
-        at, anchors = new.lmbdas, old.lmbdas
+        at, anchors = np.log(new.lmbdas), np.log(old.lmbdas)
         if at[0] > anchors[-1] or at[-1] < anchors[0]:  # those of another distortion: by their places in the range
-            at, anchors = (np.exp(np.linspace(0, 1, len(lmbdas))) for lmbdas in (at, anchors))
+            at, anchors = (np.linspace(0, 1, len(lmbdas)) for lmbdas in (at, anchors))
         gains = {name: _at(at, anchors, params[name]) for name in ("log_gain", "log_inverse_gain")}
         params = params | gains
     if dataclasses.replace(old, **{name: getattr(new, name) for name in FREE}) == new:
@@ -101,12 +101,11 @@ def _moved(names, old, new):
     return 0, 0
 
 
-def _at(lmbdas, anchors, table):
-    """Rows of `table` [anchors, C] at other lmbdas, linear in log lmbda, also beyond the ends."""
-    table, where = np.asarray(table), np.log(anchors)
-    rows = []
-    for at in np.log(lmbdas):
-        i = int(np.clip(np.searchsorted(where, at) - 1, 0, len(anchors) - 2))
-        share = (at - where[i]) / (where[i + 1] - where[i])
+def _at(places, anchors, table):
+    """Rows of `table` [anchors, C] at other places on the anchors' scale: linear, also beyond the ends."""
+    table, rows = np.asarray(table), []
+    for place in places:
+        i = int(np.clip(np.searchsorted(anchors, place) - 1, 0, len(anchors) - 2))
+        share = (place - anchors[i]) / (anchors[i + 1] - anchors[i])
         rows.append((1 - share) * table[i] + share * table[i + 1])
     return np.float32(rows)

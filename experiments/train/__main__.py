@@ -75,6 +75,7 @@ def main(argv=None) -> int:
     mesh = steps.make_mesh()
     steps.check_batch(cfg, mesh)
     steps.make_optimizer(cfg.train)
+    publish.check_replaceable(out / "published")  # now rather than after the training
     with states.TrainingCheckpoints(out, cfg) as manager:
         if manager.latest_step() is not None and not args.resume:
             raise config.ConfigError(f"{out} already holds a run: add --resume to continue it, or name another --out")

@@ -55,9 +55,8 @@ def train(
     def why_stop():
         """Why to stop now, or ""; several processes agree on it, and only now and then."""
         why = 2 if asked else 1 if seconds_left() < 0 else 0
-        return ("", "time", "interrupted")[
-            processes.largest(why) if jax.process_count() == 1 or due(t.log_every) else 0
-        ]
+        together = jax.process_count() == 1 or due(t.log_every)
+        return ("", "time", "interrupted")[processes.largest(why) if together else 0]
 
     while step < stop:
         state, metrics = feed.step(state, next(batches))

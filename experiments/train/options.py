@@ -64,9 +64,10 @@ def settle(args) -> Run:
     Raises: ConfigError; CheckpointError where no checkpoint in --out can be read.
     """
     out = args.out or Path("runs") / chosen(args).name
-    if not args.resume or arrays.newest_step(out.absolute()) is None:
+    stored = arrays.stored_config(out.absolute()) if args.resume else None
+    if stored is None:
         return Run(settings.override(chosen(args), args.set), out, args.data or DATA, args.valid or VALID, [])
-    stored, kept = stored_config(out.absolute()), {"data": DATA, "valid": VALID}
+    kept = {"data": DATA, "valid": VALID}
     if (out / RUN).exists():
         kept |= json.loads((out / RUN).read_text())
     new = settings.override(chosen(args) if args.config else stored, args.set)
@@ -75,17 +76,6 @@ def settle(args) -> Run:
     for name, now in (("data", data), ("valid", valid)):
         changes += [f"--{name} {kept[name]} -> {now}"] if now != kept[name] else []
     return Run(new, out, data, valid, changes)
-
-
-def stored_config(out: Path) -> config.Config:
-    """The Config of the newest checkpoint that says it. Raises: CheckpointError if none does."""
-    steps = sorted((int(path.parent.name) for path in out.glob("*/state") if path.parent.name.isdigit()), reverse=True)
-    for step in steps:
-        try:
-            return arrays.read_about(out / str(step))[0]
-        except arrays.CheckpointError:
-            if step == steps[-1]:
-                raise
 
 
 def differences(old: config.Config, new: config.Config) -> list[str]:

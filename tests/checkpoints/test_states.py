@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from clic_jax.checkpoints.arrays import CheckpointError, model_id
+from clic_jax.checkpoints.arrays import CheckpointError, model_id, stored_config
 from clic_jax.checkpoints.published import load_published
 from clic_jax.checkpoints.states import TrainingCheckpoints
 from clic_jax.config import PAPER, TINY
@@ -266,3 +266,21 @@ def test_a_damaged_step_is_named(tmp_path, damage):
 def test_importing_is_quick():
     result = python("import sys, clic_jax.checkpoints.states; print('orbax.checkpoint' in sys.modules)")
     assert result.stdout == "False\n", result.stderr
+
+
+def test_a_step_that_does_not_say_its_config_is_passed_over(tmp_path):
+    """The config and the state come from the newest step that has both; the damaged one is gone after that."""
+    with TrainingCheckpoints(tmp_path, TINY) as saved:
+        saved.save(1, make_state(1))
+        saved.save(2, make_state(2))
+    (tmp_path / "2" / "about" / "metadata").write_text("{")
+    assert stored_config(tmp_path) == TINY
+    with TrainingCheckpoints(tmp_path, TINY) as saved:
+        with pytest.warns(UserWarning, match="going on from step 1"):
+            assert_same(saved.restore_newest(make_state()), make_state(1))
+        assert saved.latest_step() == 1
+        saved.save(2, make_state(2))
+    (tmp_path / "1" / "about" / "metadata").write_text("{")
+    (tmp_path / "2" / "about" / "metadata").write_text("{")
+    with pytest.raises(CheckpointError):
+        stored_config(tmp_path)

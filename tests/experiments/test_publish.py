@@ -8,6 +8,7 @@ import pytest
 from clic_jax.checkpoints import installed, published
 from clic_jax.checkpoints.arrays import CheckpointError
 from experiments import publish
+from experiments.train import __main__ as train
 from tests.conftest import photograph
 from tests.micro import MICRO
 from tests.model.test_clic import random_params
@@ -47,7 +48,7 @@ def test_a_failure_leaves_what_was_there(params, tmp_path):
     assert published.load_published(folder)[2] == before and len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("content", ["run", "empty", "released"])
+@pytest.mark.parametrize("content", ["run", "empty", "damaged", "released"])
 def test_refuses_what_is_no_model_or_is_released(params, tmp_path, content):
     """The run itself, any other folder, a model that files in the world name: nothing of it is touched."""
     folder = tmp_path / "out"
@@ -55,9 +56,19 @@ def test_refuses_what_is_no_model_or_is_released(params, tmp_path, content):
         shutil.copytree(installed.folder_of(), folder)
     else:
         (folder / ("checkpoints" if content == "run" else "nothing")).mkdir(parents=True)
+        if content == "damaged":
+            (folder / "checkpoint.json").write_text("[")
     before = sorted(folder.rglob("*"))
     with pytest.raises(CheckpointError, match="name another --out"):
         publish.main([str(tmp_path), "--out", str(folder)])
     with pytest.raises(CheckpointError, match="name another --out"):
         publish.publish(folder, MICRO, params, crops, {})
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_run_that_could_not_publish_does_not_begin(tmp_path):
+    """What lies where its weights are to go is found before the training, not after."""
+    (tmp_path / "run" / "published" / "mine").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="holds no published model"):
+        train.main(["--out", str(tmp_path / "run"), "--set", "train.batch=8"])
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["published"]

@@ -10,8 +10,8 @@ from PIL import Image, ImageCms
 
 from clic_jax import api
 from clic_jax.coding import coefficients
-from clic_jax.coding.codec import PQF_LMBDA_MAX
 from clic_jax.files import container
+from clic_jax.quality import Quality
 from tests.conftest import photograph
 from tests.golden import pinned
 
@@ -58,9 +58,8 @@ def main() -> None:
     partial = folder.with_suffix(".partial")
     partial.mkdir(exist_ok=True)
     expected = {"name": sys.argv[1], "constants": pinned.constants(codec), "files": {}}
-    filters = codec.config.model.lmbdas[0] < PQF_LMBDA_MAX  # where an encoder tries the filter at all
     for name, (x, quality) in cases().items():
-        if name == "filtered" and not filters:
+        if name == "filtered" and not codec.tries_filter(Quality.of(quality)):
             continue
         tile = pinned.SMALLEST_TILE if name == pinned.TILED else 1024
         # in so small a picture the filter pays only if it is free
