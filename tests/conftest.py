@@ -42,6 +42,12 @@ def pytest_collection():
     gc.disable()
 
 
+def pytest_collection_modifyitems(items):
+    """The files with the longest tests first, or one worker waits for the other at the end."""
+    long = [ROOT / "tests" / room for room in ("training", "experiments")]
+    items.sort(key=lambda item: next((i for i, room in enumerate(long) if room in item.path.parents), len(long)))
+
+
 def pytest_collection_finish():
     """Collects again."""
     gc.enable()

@@ -20,8 +20,8 @@ from experiments.train import options
 from tests.conftest import ROOT
 from tests.micro import EXPERIMENT, MICRO
 
-# the compiler's least effort, as in the other tests; its defaults are for tests/training/test_processes.py
-ONE_DEVICE = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+# with the compiler's defaults, as users have them: the same programs run many times, most of them from the cache
+ONE_DEVICE = {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="module")
