@@ -24,19 +24,23 @@ from experiments import cli
 CALIBRATION_PIXELS = 64 * 256**2  # that ranges of the integer networks and counts of symbols are measured on
 
 
-def publish(folder: Path, cfg: config.Config, params, crops, metrics: dict, half: bool = False) -> str:
+def publish(
+    folder: Path, cfg: config.Config, params, crops, metrics: dict, half: bool = False, pixels: int | None = None
+) -> str:
     """Writes a published folder, or replaces one, once the new one is complete; returns the model id.
 
     Args:
       crops: function (n, size) -> uint8 [n, size, size, 3] of training photographs.
       half: round the parameters to float16; what is measured, coded and loaded later are the rounded ones.
+      pixels: that the integers are measured on, CALIBRATION_PIXELS where None.
     Raises: CheckpointError for a folder that holds anything else, or a released model, which never changes.
     """
     check_replaceable(folder)
     if half:
         params = jax.tree.map(lambda x: np.float32(np.float16(x)), params)
     size = cfg.train.crop
-    integers = measured.measure(cfg.model, params, crops(max(8, CALIBRATION_PIXELS // size**2), size))
+    count = max(8, (CALIBRATION_PIXELS if pixels is None else pixels) // size**2)
+    integers = measured.measure(cfg.model, params, crops(count, size))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.absolute().parent) as beside:
         identity = published.save_published(Path(beside) / "new", cfg, params, metrics, coding=integers, half=half)

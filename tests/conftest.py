@@ -2,6 +2,7 @@
 
 import gc
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -9,9 +10,12 @@ LARGE = 2**30 + 2**29  # bytes that a worker may take between two tests
 
 # Before the first import of jax. On a GPU machine, JAX_PLATFORMS=cuda,cpu python -m pytest -m gpu runs the GPU tests.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of a test's time is the compiler's, which is twice as quick where it does not optimise; what is exact must be so
-# either way (experiments.portability), and the real command lines are run with its defaults.
-for flag in ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"):
+# Most of a test's time is the compiler's, which is three times as quick where it neither optimises nor generates code
+# by way of MLIR (jax 0.11 knows no other way); what is exact must be so either way (experiments.portability).
+QUICK_COMPILER = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+if version("jaxlib").startswith("0.10."):
+    QUICK_COMPILER += " --xla_cpu_use_fusion_emitters=false"
+for flag in ("--xla_force_host_platform_device_count=8", *QUICK_COMPILER.split()):
     if flag.split("=")[0] not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
 # Compiled programs of the tests, those of their subprocesses too, are kept here and not in the user's own cache.

@@ -22,6 +22,8 @@ from experiments import complexity, device, publish
 from experiments.benchmark.stopwatch import peak_mib, repeat, spread
 from experiments.train.__main__ import first_params
 
+UNTRAINED_PIXELS = 2**16  # that an untrained model is measured on: its time is the same, whatever its tables
+
 
 def compiling(config: Config, crops: np.ndarray, dtype: str) -> dict:
     """Seconds and memory that the step takes to compile, and what it will need and do.
@@ -100,5 +102,5 @@ def published_model(cfg: Config, folder: Path) -> str:
         return np.asarray(data.random_crops(photos, jax.random.key(0), batch=n, size=size))
 
     params = jax.device_get(first_params(cfg, crops))
-    publish.publish(folder, cfg, params, crops, {})
+    publish.publish(folder, cfg, params, crops, {}, pixels=UNTRAINED_PIXELS)
     return str(folder)

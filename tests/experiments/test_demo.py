@@ -15,7 +15,7 @@ import clic_jax
 from clic_jax import metrics
 from clic_jax.errors import UserError
 from experiments import demo
-from tests.conftest import ROOT, photograph
+from tests.conftest import QUICK_COMPILER, ROOT, photograph
 from tests.micro import EXPERIMENT
 
 QUICK = """import dataclasses
@@ -121,7 +121,7 @@ def test_both_parts(tmp_path):
     out = tmp_path / "demo"
     program = f"from pathlib import Path; from experiments import demo; demo.CONFIGS = Path({str(tmp_path)!r})"
     program += f"; demo.LOG_EVERY = 1; raise SystemExit(demo.main(['--out', {str(out)!r}, '--seconds', '5']))"
-    env = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    env = os.environ | {"XLA_FLAGS": QUICK_COMPILER, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     names = {"comparison.png", "photo.clic", "photo.jpg", "before_after.png", "trained.clic", "loss.png", "run"}

@@ -14,12 +14,16 @@ from PIL import Image
 
 from clic_jax.files import images
 from clic_jax.training import sources
-from tests.conftest import ROOT
+from tests.conftest import QUICK_COMPILER, ROOT
 
 PATH = ROOT / "experiments" / "clic_jax_colab.ipynb"
 SMALL = """
 MAX_SIDE, CURVE, STEPS, OUT = 128, (20, 80), 2, {out!r}
 TRAINING = ["train.batch=2", "train.crop=64", "train.warmup=1"]
+
+from experiments import publish
+
+publish.CALIBRATION_PIXELS = 2**16
 """
 ASK = """
 import json
@@ -42,7 +46,7 @@ def notebook():
 @pytest.fixture()
 def execute(monkeypatch):
     """A function that runs a notebook in a folder, in a kernel of its own with one device."""
-    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("XLA_FLAGS", QUICK_COMPILER)
 
     def run(notebook, folder):
         client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}})

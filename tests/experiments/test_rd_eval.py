@@ -18,7 +18,7 @@ from clic_jax import metrics
 from experiments import bd_rate, plot_rd
 from experiments.rd_eval import __main__ as rd_eval
 from experiments.rd_eval import codecs, results
-from tests.conftest import ROOT, photograph
+from tests.conftest import QUICK_COMPILER, ROOT, photograph
 
 RESULTS = ROOT / "experiments" / "results" / "kodak"
 SETTINGS = {  # in measured_kodak.json
@@ -140,7 +140,7 @@ def test_what_is_measured_by_default(options, models, names):
 def test_several_processes_measure_the_same(photographs, tmp_path):
     command = [sys.executable, "-m", "experiments.rd_eval", "--data", str(photographs["folder"]), "--codecs", "webp"]
     command += ["--metric", "psnr", "--qualities", "10", "70", "--out"]
-    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    environment = os.environ | {"XLA_FLAGS": QUICK_COMPILER, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     results = []
     for jobs in ("1", "2"):
         out = tmp_path / jobs

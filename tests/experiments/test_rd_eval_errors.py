@@ -14,7 +14,7 @@ from PIL import Image
 from clic_jax.errors import UserError
 from experiments.rd_eval import __main__ as rd_eval
 from experiments.rd_eval import codecs, points
-from tests.conftest import ROOT, photograph
+from tests.conftest import QUICK_COMPILER, ROOT, photograph
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_resume_after_kill(tmp_path):
         Image.fromarray(photograph(200, 200, seed)).save(tmp_path / "in" / f"{seed}.png")
     command = [sys.executable, "-m", "experiments.rd_eval", "--codecs", "jpeg2000", "--metric", "psnr", "--resume"]
     command += ["--data", str(tmp_path / "in"), "--out", str(tmp_path)]
-    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    environment = os.environ | {"XLA_FLAGS": QUICK_COMPILER, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     part = tmp_path / "jpeg2000.part"
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     limit = time.monotonic() + 100
@@ -105,7 +105,7 @@ def test_unreadable_image(folder, tmp_path):
     content = (folder / "1.png").read_bytes()
     (folder / "1.png").write_bytes(content[: len(content) // 2])
     command = [sys.executable, "-m", "experiments.rd_eval", "--data", str(folder), "--out", str(tmp_path / "out")]
-    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    environment = os.environ | {"XLA_FLAGS": QUICK_COMPILER, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     done = subprocess.run(
         [*command, "--codecs", "jpeg"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
     )

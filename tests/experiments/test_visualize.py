@@ -18,7 +18,7 @@ from clic_jax.errors import UserError
 from clic_jax.model.clic import CLIC, init_params
 from clic_jax.model.clustering import ClusterMixer
 from experiments import visual_maps, visualize
-from tests.conftest import ROOT, photograph
+from tests.conftest import QUICK_COMPILER, ROOT, photograph
 
 LMBDA = jnp.float32([0.013])
 
@@ -158,7 +158,10 @@ def test_presets(name, stages):
 
 def run(*arguments, cwd):
     """The command as a user types it: (status, lines of standard error)."""
-    env = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    env = os.environ | {
+        "XLA_FLAGS": QUICK_COMPILER,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
     command = [sys.executable, "-m", "experiments.visualize", *map(str, arguments)]
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout, done.stderr

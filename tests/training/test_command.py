@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,13 +16,23 @@ import pytest
 
 import clic_jax
 from clic_jax.checkpoints import published
+from experiments import cli
 from experiments.train import __main__ as train
 from experiments.train import options
-from tests.conftest import ROOT
+from tests.conftest import QUICK_COMPILER, ROOT
 from tests.micro import EXPERIMENT, MICRO
 
-# with the compiler's defaults, as users have them: the same programs run many times, most of them from the cache
-ONE_DEVICE = {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+ONE_DEVICE = {"XLA_FLAGS": QUICK_COMPILER, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+
+
+# the command, measuring what it publishes on few pixels: the whole would take most of a test's time
+COMMAND = """
+from experiments import cli, publish
+from experiments.train import __main__ as train
+
+publish.CALIBRATION_PIXELS = 2**16
+cli.run(train.main)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +45,14 @@ def experiment(tmp_path_factory):
 
 def start(experiment, out, *more, **kwargs):
     """A training process of its own, one virtual device."""
-    command = [sys.executable, "-m", "experiments.train", "--config", str(experiment), "--out", str(out)]
-    command += ["--data", "sample", "--valid", "none", *more]
-    env = os.environ | ONE_DEVICE
-    return subprocess.Popen(
-        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
-    )
+    common = ["--config", str(experiment), "--out", str(out), "--data", "sample", "--valid", "none"]
+    return run("-c", COMMAND, *common, *more, **kwargs)
+
+
+def run(*arguments, **kwargs):
+    """A process of Python with those arguments."""
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=os.environ | ONE_DEVICE, **pipes, **kwargs)
 
 
 def finish(process, status=0):
@@ -91,31 +104,39 @@ def test_whole_run(uninterrupted):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
-def assert_goes_on(experiment, out):
-    """The run in `out`, resumed for some steps, is the run that was never stopped, however far this machine came."""
-    at = rows(out)[-1]["step"]
-    end = ["--max-steps", str(at + 6)]
-    told = finish(start(experiment, out, "--resume", *end))
-    assert 0 < int(re.search(r"from step (\d+)", told)[1]) <= at + 2
-    finish(start(experiment, out.with_name("whole"), *end))
-    assert rows(out)[-1]["step"] == at + 6
-    assert_same_run(out, out.with_name("whole"))
+UNUSUAL = ["--set", "train.batch=16", "--set", "train.learning_rate=3e-4", "--set", "train.seed=5"]
+UNUSUAL += ["--data", "sample:valid"]
 
 
-def test_interrupt_and_resume(experiment, tmp_path):
-    process = start(experiment, tmp_path / "run")
-    wait_for_step(tmp_path / "run", 4)
+def pasted(told):
+    """The arguments of Python in the command that a run prints as it stops, as a shell would take it apart."""
+    (line,) = (line for line in told.splitlines() if "continue with: " in line)
+    command = shlex.split(line.partition("continue with: ")[2])
+    assert command[:3] == ["python", "-m", "experiments.train"]
+    return command[1:]
+
+
+def test_ctrl_c_and_kill_and_the_printed_line(experiment, tmp_path):
+    """A run of unusual settings, stopped by Ctrl-C, then killed, each time taken up by the line that it printed, alone:
+    it is the run that was never stopped, however far this machine came."""
+    out = tmp_path / "it's parts"
+    process = start(experiment, out, *UNUSUAL)
+    wait_for_step(out, 4)
     process.send_signal(signal.SIGINT)
-    assert "continue with: python -m experiments.train --resume" in finish(process, 130)
-    assert_goes_on(experiment, tmp_path / "run")
-
-
-def test_kill_and_resume(experiment, tmp_path):
-    process = start(experiment, tmp_path / "run")
-    wait_for_step(tmp_path / "run", 6)
+    command = pasted(finish(process, 130))
+    stopped = rows(out)[-1]["step"]
+    process = run(*command)
+    wait_for_step(out, stopped + 6)
     process.send_signal(signal.SIGKILL)
     finish(process, -signal.SIGKILL)
-    assert_goes_on(experiment, tmp_path / "run")
+    killed = rows(out)[-1]["step"]
+    end = ["--max-steps", str(killed + 6)]
+    told = finish(run("-c", COMMAND, *command[2:], *end))
+    assert "changed: " not in told and "data sample:valid" in told and "16 crops" in told
+    assert stopped < int(re.search(r"from step (\d+)", told)[1]) <= killed + 2
+    finish(start(experiment, tmp_path / "whole", *UNUSUAL, *end))
+    assert rows(out)[-1]["step"] == killed + 6
+    assert_same_run(out, tmp_path / "whole")
 
 
 BAD = {
@@ -133,40 +154,29 @@ BAD = {
 }
 
 
+def refused(capfd, argv):
+    """The one line on standard error with which the command ends, status 2."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(lambda: train.main(argv))
+    err = capfd.readouterr().err
+    assert stopped.value.code == 2 and "Traceback" not in err
+    (message,) = (line for line in err.splitlines() if "error:" in line)
+    return message
+
+
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input(experiment, tmp_path, case):
+def test_bad_input(experiment, tmp_path, case, capfd):
     """One line on standard error, status 2, and no run left behind that --resume would take up."""
     more, expected = BAD[case]
-    process = start(experiment, tmp_path / "run", "--max-steps", "4", *more)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 2, err
-    message = [line for line in err.splitlines() if "error:" in line]
-    assert len(message) == 1 and expected in message[0], err
-    assert "Traceback" not in err
+    common = ["--config", str(experiment), "--data", "sample", "--valid", "none", "--max-steps", "4"]
+    assert expected in refused(capfd, [*common, "--out", str(tmp_path / "run"), *more])
     assert not (tmp_path / "run" / "published").exists()
 
 
-def test_folder_of_another_config(experiment, uninterrupted):
-    process = start(experiment, uninterrupted, "--resume", "--set", "model.head_dim=4")
-    assert "head_dim" in finish(process, 2)
-    process = start(experiment, uninterrupted)
-    assert "add --resume" in finish(process, 2)
-
-
-def test_the_printed_line_goes_on_with_the_same_run(experiment, tmp_path):
-    """Pasted alone: settings, data and all are those of the run; what is given besides is changed, and said."""
-    unusual = ["--set", "train.batch=16", "--set", "train.learning_rate=3e-4", "--set", "train.steps=6"]
-    unusual += ["--set", "train.seed=5", "--data", "sample:valid"]
-    finish(start(experiment, tmp_path / "whole", *unusual))
-    told = finish(start(experiment, tmp_path / "it's parts", *unusual, "--max-steps", "4"))
-    (line,) = (line for line in told.splitlines() if "continue with: " in line)
-    command = shlex.split(line.partition("continue with: ")[2])
-    assert command[:3] == ["python", "-m", "experiments.train"]
-    env = os.environ | ONE_DEVICE
-    done = subprocess.run([sys.executable, *command[1:]], cwd=ROOT, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "changed: " not in done.stderr and "data sample:valid" in done.stderr and "16 crops" in done.stderr
-    assert_same_run(tmp_path / "whole", tmp_path / "it's parts")
+def test_folder_of_another_config(experiment, uninterrupted, capfd):
+    common = ["--config", str(experiment), "--data", "sample", "--valid", "none", "--out", str(uninterrupted)]
+    assert "head_dim" in refused(capfd, [*common, "--resume", "--set", "model.head_dim=4"])
+    assert "add --resume" in refused(capfd, common)
 
 
 def test_what_a_resumed_run_changes_is_told(uninterrupted):
@@ -182,20 +192,20 @@ def test_what_a_resumed_run_changes_is_told(uninterrupted):
 
 def test_a_damaged_newest_checkpoint_falls_back(experiment, uninterrupted, tmp_path):
     """To the one before, saying so; and the run ends as one that was never damaged."""
-    out = tmp_path / "run"
-    finish(start(experiment, out, "--max-steps", "4"))
+    out = shutil.copytree(uninterrupted, tmp_path / "run")
     newest = max((path for path in out.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
     largest = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
     told = finish(start(experiment, out, "--resume", "--max-steps", "20"))
-    assert "going on from step 2" in told
+    assert "going on from step 18" in told
     assert_same_run(uninterrupted, out)
 
 
 STREAMED = """
 import sys
+from experiments import cli
 from experiments.train import __main__ as train, feed
 
 feed.MEMORY_LIMIT_MIB = 0  # as where the photographs do not fit in memory
@@ -209,9 +219,6 @@ assert train.main([*common, parts, "--max-steps", "4", "--resume"]) == 0
 
 def test_streamed_run_resumes(experiment, tmp_path):
     """Photographs read while training: their order, too, goes on where it stopped."""
-    command = [sys.executable, "-c", STREAMED, *map(str, (tmp_path / "whole", tmp_path / "parts", experiment))]
-    env = os.environ | ONE_DEVICE
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    finish(run("-c", STREAMED, *map(str, (tmp_path / "whole", tmp_path / "parts", experiment))))
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
     assert rows(tmp_path / "whole")[-1]["valid_psnr_0.0018"] > 5

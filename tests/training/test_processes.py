@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from clic_jax.checkpoints import published
-from tests.conftest import ROOT
+from tests.conftest import QUICK_COMPILER, ROOT
 from tests.micro import EXPERIMENT
 
 STREAM = """
@@ -28,7 +28,7 @@ cli.run(train.main)
 def train(tmp_path):
     """train(out, *arguments, count=1) -> (exit status, standard error) of each process; none outlives the test."""
     (tmp_path / "micro.py").write_text(EXPERIMENT)
-    env = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    env = os.environ | {"XLA_FLAGS": QUICK_COMPILER, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
 
     def train(out, *arguments, count=1):
         command = [sys.executable, "-c", STREAM, "--config", str(tmp_path / "micro.py"), "--valid", "none"]
