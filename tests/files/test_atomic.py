@@ -91,6 +91,36 @@ def test_links_are_followed(tmp_path):
     assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_bytes() == b"new"
 
 
+def test_descriptors_are_written_to_where_they_are(tmp_path):
+    """As a shell's >> and groups leave them: what is there stays, what is written comes behind it."""
+    log = tmp_path / "log"
+    log.write_bytes(b"before ")
+    with open(log, "ab", buffering=0) as file:
+        names = [f"/dev/fd/{file.fileno()}", tmp_path / "link"]
+        names[1].symlink_to(names[0])
+        for name in names:
+            atomic.write(name, b"ours ")
+        file.write(b"after")
+    assert log.read_bytes() == b"before ours ours after" and sorted(os.listdir(tmp_path)) == ["link", "log"]
+    with pytest.raises(OSError, match="descriptor: '/dev/fd/999'"):
+        atomic.write("/dev/fd/999", b"x")
+
+
+def test_pipes_are_written_to(tmp_path):
+    """By a descriptor, as of >(...), and by a name in a folder."""
+    os.mkfifo(tmp_path / "fifo")
+    fifo = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    reader, writer = os.pipe()
+    for name, end in ((f"/dev/fd/{writer}", reader), (tmp_path / "fifo", fifo)):
+        atomic.write(name, b"x")
+        assert os.read(end, 10) == b"x"
+        os.close(end)
+    with pytest.raises(BrokenPipeError):
+        atomic.write(f"/dev/fd/{writer}", b"x")
+    os.close(writer)
+    assert stat.S_ISFIFO(os.stat(tmp_path / "fifo").st_mode) and os.listdir(tmp_path) == ["fifo"]
+
+
 def test_what_is_no_file_is_written_to_and_not_replaced():
     before = os.stat(os.devnull)
     atomic.write(os.devnull, b"x")
