@@ -9,7 +9,6 @@ import functools
 import io
 import json
 import os
-import sys
 from pathlib import Path
 
 from clic_jax import api, cli
@@ -26,7 +25,7 @@ class Parser(argparse.ArgumentParser):
     """Reports mistakes in one line, without the usage before it."""
 
     def error(self, message):
-        self.exit(2, f"{NAME}: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{NAME}: error: {cli.shown(message)} (see {self.prog} --help)\n")
 
 
 def main(argv=None):
@@ -44,36 +43,45 @@ def _parser() -> Parser:
         sub.set_defaults(action=action)
         return sub
 
+    def files(sub, metavar, text, nargs="+"):
+        sub.add_argument("inputs", nargs=nargs, type=cli.expanded, metavar=metavar, help=text)
+
     model = "an installed model, or the folder `published` of a training run; by default "
     sub = command("compress", _compress, "Pictures (any file that Pillow reads) to .clic files, IN.clic by default.")
-    sub.add_argument("inputs", nargs="+", metavar="IN", help="a picture; - for standard input")
-    sub.add_argument("-o", "--output", metavar="OUT", help="a file, a folder, or - for standard output")
+    files(sub, "IN", "a picture; - for standard input")
+    _add_output(sub, "a file, a folder, or - for standard output")
     sub.add_argument("-q", "--quality", type=float, default=50, help="1 (smallest) to 100 (best); 50 by default")
-    sub.add_argument("--model", help=f"{model}{api.DEFAULT_MODEL}")
+    sub.add_argument("--model", type=cli.expanded, help=f"{model}{api.DEFAULT_MODEL}")
     sub.add_argument("--strip", action="store_true", help="leave EXIF data out (place, time, camera)")
     text = "search for better latents: slower, smaller files; 100 steps are a good many; 0 by default"
     sub.add_argument("--refine", type=int, default=0, metavar="STEPS", help=text)
     _add_tile_and_jobs(sub)
 
-    text = "Files to pictures, IN.png by default, which is then not overwritten: it may be the original."
+    text = "Files to pictures, IN.png by default."
     sub = command("decompress", _decompress, text)
-    sub.add_argument("inputs", nargs="+", metavar="IN", help="a .clic file; - for standard input")
+    files(sub, "IN", "a .clic file; - for standard input")
     text = "a file, whose suffix chooses the format (JPEG at quality 95); a folder; or - for standard output (PNG)"
-    sub.add_argument("-o", "--output", metavar="OUT", help=text)
-    sub.add_argument("--model", help=f"{model}the installed one that the file names")
-    text = "refuse larger pictures; %(default)s by default"
-    sub.add_argument("--max-pixels", type=int, default=container.MAX_PIXELS, metavar="N", help=text)
+    _add_output(sub, text)
+    sub.add_argument("--model", type=cli.expanded, help=f"{model}the installed one that the file names")
     _add_tile_and_jobs(sub)
 
     sub = command("info", _info, "What a .clic file says about itself.")
-    sub.add_argument("inputs", nargs=1, metavar="FILE", help="a .clic file; - for standard input")
+    files(sub, "FILE", "a .clic file; - for standard input", nargs=1)
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub = command("models", _models, "The installed models, or those given: id, qualities, parameters, folder.")
-    sub.add_argument("inputs", nargs="*", metavar="MODEL", help="a name or a folder")
+    files(sub, "MODEL", "a name or a folder", nargs="*")
     return parser
 
 
+def _add_output(parser, text):
+    parser.add_argument("-o", "--output", type=cli.expanded, metavar="OUT", help=text)
+    text = "replace files that are there already; without it, only a FILE that -o names is replaced"
+    parser.add_argument("-f", "--force", action="store_true", help=text)
+
+
 def _add_tile_and_jobs(parser):
+    text = "refuse larger pictures; %(default)s by default"
+    parser.add_argument("--max-pixels", type=int, default=container.MAX_PIXELS, metavar="N", help=text)
     text = (
         "largest side of what is transformed at once, a multiple of 64; less memory if smaller; %(default)s by default"
     )
@@ -100,7 +108,7 @@ def _compress(args) -> int:
 def _compress_one(args, targets, inputs, name, source):
     from tqdm import tqdm
 
-    _check_target(targets[name], inputs)
+    _check_target(args, targets[name], inputs)
     options = {"quality": args.quality, "model": args.model, "metadata": not args.strip, "tile": args.tile}
     # one bar for the steps of a picture, unless several pictures would fight for the line
     watch = iter if args.jobs > 1 else functools.partial(tqdm, unit="step", disable=None, leave=False)
@@ -119,15 +127,15 @@ def _decompress(args) -> int:
 
 def _decompress_one(args, targets, inputs, kind, name, source):
     target = targets[name]
-    _check_target(target, inputs)
-    if args.output is None and target != "-" and os.path.exists(target):
-        raise UserError(f"{target} exists, perhaps as the original: to replace it, name it with -o")
+    _check_target(args, target, inputs)
     data = source.read() if name == "-" else Path(source).read_bytes()
     image = api.decompress_image(data, model=args.model, max_pixels=args.max_pixels, tile=args.tile)
     _write(args, target, pictures.encoded(image, kind))
 
 
 def _info(args) -> int:
+    cli.standard_output()
+
     def work(_, source):
         about = container.peek(source)
         name = next((name for name, model_id in api.installed().items() if model_id == about["model_id"]), None)
@@ -146,6 +154,7 @@ def _info(args) -> int:
 
 
 def _models(args) -> int:
+    cli.standard_output()
     names = args.inputs or list(api.installed())
     if not names:
         print("no model is installed; --model FOLDER takes the folder `published` of a training run")
@@ -157,7 +166,8 @@ def _models(args) -> int:
         codec = api.open_model(name)
         count = sum(leaf.size for leaf in tree.leaves(codec.params))
         folder, qualities = api.folder_of(name), "1 to 100"
-        print(f"{name}: id {codec.model_id}, quality {qualities}, {count / 1e6:.1f} M parameters, {folder}")
+        about = f"id {codec.model_id}, quality {qualities}, {count / 1e6:.1f} M parameters"
+        print(f"{cli.shown(name)}: {about}, {cli.shown(folder)}")
 
     return _batch(names, work)
 
@@ -176,6 +186,8 @@ def _targets(args, suffix: str) -> dict[str, str]:
     inputs, output, several = args.inputs, args.output, len(args.inputs) > 1
     if several and ("-" in inputs or output == "-"):
         raise UserError("standard input and output (-) go with one input only")
+    if output is None and (pipe := next(filter(_is_pipe, inputs), None)):
+        raise UserError(f"{pipe} is no file: give -o FILE for what comes from it")
     if output not in (None, "-") and (several or output.endswith(("/", os.sep)) or os.path.isdir(output)):
         if inputs == ["-"]:
             raise UserError(f"{output} is a folder: give -o FILE for what comes from standard input")
@@ -192,20 +204,32 @@ def _targets(args, suffix: str) -> dict[str, str]:
     return targets
 
 
+def _is_pipe(name: str) -> bool:
+    """Whether it is there, and neither a file nor a folder."""
+    return os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name)
+
+
 def _real(names) -> frozenset[str]:
     """The files behind these names, links followed."""
     return frozenset(map(os.path.realpath, names))
 
 
-def _check_target(target: str, inputs: frozenset[str]):
-    """Raises: UserError where writing `target` would overwrite one of the `inputs`, which are as `_real` says."""
-    if target != "-" and os.path.realpath(target) in inputs:
+def _check_target(args, target: str, inputs: frozenset[str]):
+    """Raises: UserError where writing `target` would overwrite one of the `inputs`, as `_real` says, or what is there.
+
+    Only a file that -o names is overwritten, unless with --force: any other may be an original, or made from another.
+    """
+    if target == "-":
+        return
+    if os.path.realpath(target) in inputs:
         raise UserError(f"{target} is an input, too: choose the output with -o")
+    if target != args.output and not args.force and os.path.lexists(target):
+        raise UserError(f"{target} exists: to replace it, name it with -o, or give --force")
 
 
 def _write(args, target: str, data: bytes):
     if target == "-":
-        sys.stdout.buffer.write(data)
+        cli.standard_output().write(data)
         return
     if args.output not in (None, target):  # a folder
         os.makedirs(args.output, exist_ok=True)
@@ -215,13 +239,14 @@ def _write(args, target: str, data: bytes):
 def _batch(names: list[str], work, jobs: int = 1) -> int:
     """cli.batch over files, of which - is standard input: work(name, path or open file)."""
     opened = functools.partial(_opened, work)
+    names = list(dict.fromkeys(names))  # one that is given twice is done once
     return cli.batch(names, opened, NAME, pictures.ImageWarning, jobs=jobs, set_up=_set_up)
 
 
 def _opened(work, name):
     if name != "-":
         return work(name, name)
-    file = io.BytesIO(sys.stdin.buffer.read())
+    file = io.BytesIO(cli.standard_input().read())
     file.name = name
     return work(name, file)
 

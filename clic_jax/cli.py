@@ -1,11 +1,13 @@
 """What every command line here does with errors: a user's mistake is one line, a fault keeps its traceback."""
 
+import contextlib
 import functools
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO
 
 from clic_jax.errors import UserError
 
@@ -16,31 +18,83 @@ def run(main: Callable[[], int | None], name: str | None = None) -> None:
     Bad input (`clic_jax.errors.UserError`) and what the system refuses (OSError: a full disk, no permission, no such
     file) print `NAME: error: message`, one line, on standard error and exit with 2, as argparse does; Ctrl-C exits with
     130; a reader that goes away (`| head`) with 141, silently. Anything else is ours to mend and keeps its traceback.
+    Standard streams may be closed: errors then go nowhere, and never into a file or another stream.
 
     name: of the command; by default what was typed after `python -m`.
     """
+    _plug_streams()
     try:
         status = main()
-        sys.stdout.flush()
+        _flush()
     except BrokenPipeError:
         _drop_output()
         status = 141
     except (UserError, OSError) as error:
-        print(f"{name or _name(main)}: error: {error_text(error)}", file=sys.stderr)
+        complain(f"{name or _name(main)}: error: {error_text(error)}")
         try:
-            sys.stdout.flush()
+            _flush()
         except OSError:  # a full disk
             _drop_output()
         status = 2
     except KeyboardInterrupt:
-        print(f"{name or _name(main)}: interrupted", file=sys.stderr)
+        complain(f"{name or _name(main)}: interrupted")
         status = 130
     sys.exit(status)
+
+
+def _plug_streams():
+    """Closed standard streams lead nowhere, or the next file that is opened, a user's, would be taken for one."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            os.set_inheritable(number, True)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
+
+
+def standard_input() -> BinaryIO:
+    """Standard input as bytes. Raises: UserError where it is closed."""
+    if sys.stdin is None:
+        raise UserError("standard input is closed: give it something to read, or name a file")
+    return sys.stdin.buffer
+
+
+def standard_output() -> BinaryIO:
+    """Standard output as bytes. Raises: UserError where it is closed."""
+    if sys.stdout is None:
+        raise UserError("standard output is closed, so what was asked for cannot be written to it: leave it open")
+    return sys.stdout.buffer
+
+
+def _flush():
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _drop_output():
     """Forgets what cannot be written to standard output, or Python complains while it exits, and with status 120."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def complain(line: str, write: Callable = print):
+    """Writes one line to standard error, by print or `tqdm.write`; where that cannot be, there is nobody to tell."""
+    with contextlib.suppress(OSError):
+        write(shown(line), file=sys.stderr)
+
+
+def shown(text: str | os.PathLike) -> str:
+    """Text or a path as it can be shown in a line: line breaks and what else cannot be printed as Python writes it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+def expanded(text: str) -> str:
+    """A path as every command line understands it: a leading ~ is the home folder, as in a shell."""
+    return os.path.expanduser(text)
 
 
 def batch(
@@ -67,7 +121,7 @@ def batch(
     for error, lines in tqdm.tqdm(found, unit="file", total=len(names), disable=None if len(names) > 1 else True):
         failed += error  # disable=None: unless standard error is a terminal
         for line in lines:
-            tqdm.tqdm.write(line, file=sys.stderr)
+            complain(line, tqdm.tqdm.write)
     return 0 if not failed else 1 if failed < len(names) else 2
 
 
@@ -83,28 +137,90 @@ def _one(work, command: str, warning: type[Warning], name: str) -> tuple[bool, l
         except (UserError, OSError) as error:
             error_lines.append(f"{command}: error: {error_text(error, name)}")
     found = (w.message for w in caught if issubclass(w.category, warning))
-    return bool(error_lines), [*(f"{command}: warning: {name}: {w}" for w in found), *error_lines]
+    return bool(error_lines), [*(f"{command}: warning: {shown(name)}: {w}" for w in found), *error_lines]
 
 
 def _in_processes(function: Callable, items: Sequence, jobs: int, set_up) -> Iterator:
-    """function(item) of each, in order, from `jobs` processes. Raises: UserError if one of them is killed."""
+    """function(item) of each, in order, from `jobs` processes. Raises: as `pool`."""
+    with pool(jobs, set_up) as executor:
+        yield from executor.map(function, items)
+
+
+@contextlib.contextmanager
+def pool(jobs: int, set_up: Callable[[], None] | None = None, remedy: str = "try fewer --jobs"):
+    """A `concurrent.futures` executor of `jobs` processes that share the processors and end with this one.
+
+    However the block is left, and however this process ends, be it by a signal, none of them stays behind.
+
+    set_up: what each process calls first, a function of a module. remedy: for a process that the system kills.
+    Raises: UserError if one of them is killed.
+    """
     from concurrent import futures
-    from multiprocessing import get_context
+    from multiprocessing import active_children, get_context
 
     context = get_context("spawn")  # a fork of a process that has threads, as JAX has, can hang
-    counter = context.Value("i", 0)
-    pool = futures.ProcessPoolExecutor(jobs, context, _start_process, (counter, jobs, set_up))
+    executor = futures.ProcessPoolExecutor(jobs, context, _start_process, (context.Value("i", 0), jobs, set_up))
+    others = set(active_children())
+    with _signals_as_exits():
+        try:
+            with _interrupts_later():  # Ctrl-C is this process's to tell; the others would end with tracebacks
+                for _ in range(jobs):
+                    executor.submit(_nothing)
+            yield executor
+        except BaseException as error:
+            for process in set(active_children()) - others:
+                process.kill()
+            if isinstance(error, futures.BrokenExecutor):
+                text = f"a process ended before its time, perhaps for lack of memory: {remedy}"
+                raise UserError(text) from None
+            raise
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _signals_as_exits():
+    """Inside, the signals that end a process unwind it first; nothing is changed outside the main thread."""
+
+    def leave(number, frame):
+        sys.exit(128 + number)
+
+    before = {}
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        with contextlib.suppress(ValueError):  # not the main thread
+            if number and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP, the training has its own
+                before[number] = signal.signal(number, leave)
     try:
-        yield from pool.map(function, items)
-    except futures.BrokenExecutor:
-        raise UserError("a process ended before its time, perhaps for lack of memory: try fewer --jobs") from None
+        yield
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _interrupts_later():
+    """Inside, Ctrl-C waits; processes that are started here never see it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _nothing():
+    """A first task, for a process to be started for it."""
 
 
 def _start_process(counter, jobs: int, set_up):
-    """Gives a process its share of the processors; Ctrl-C ends it at once, without a traceback of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Gives a process its share of the processors, and ends it when its parent ends."""
+    import threading
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, daemon=True).start()
     with counter:
         index, counter.value = counter.value, counter.value + 1
     if hasattr(os, "sched_setaffinity"):
@@ -114,12 +230,23 @@ def _start_process(counter, jobs: int, set_up):
         set_up()
 
 
+def _follow_parent():
+    """Waits for the end of the parent, of whatever kind, and ends this process: nobody else would."""
+    from multiprocessing import connection, parent_process
+
+    connection.wait([parent_process().sentinel])
+    os._exit(1)
+
+
 def error_text(error: Exception, name: str | None = None) -> str:
     """The error's text as one line, which starts with the `name` of the file in question; no system's error numbers."""
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-    text = " ".join(text.split())
+    if name is not None:
+        text = text.replace(name, shown(name))
+        name = shown(name)
+    text = shown(" ".join(text.split()))
     return text if name is None or text.startswith(f"{name}: ") else f"{name}: {text}"
 
 

@@ -1,5 +1,12 @@
 """The wrapper of every `python -m experiments.X`, the same as that of `clic-jax`."""
 
-from clic_jax.cli import run
+from pathlib import Path
 
-__all__ = ["run"]
+from clic_jax.cli import expanded, pool, run
+
+__all__ = ["expanded", "path", "pool", "run"]
+
+
+def path(text: str) -> Path:
+    """`expanded` as a Path, for the options that name files."""
+    return Path(expanded(text))

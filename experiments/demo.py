@@ -206,9 +206,11 @@ def main(argv=None) -> int:
         prog="experiments.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=120, help="training time")
-    parser.add_argument("--out", type=Path, default="demo", help="folder for all of it; an old demo there is replaced")
+    parser.add_argument(
+        "--out", type=cli.path, default="demo", help="folder for all of it; an old demo there is replaced"
+    )
     parser.add_argument("--quality", type=float, default=QUALITY, help="of the comparison, 1 to 100")
-    parser.add_argument("--picture", type=Path, help="draw the comparison to this PNG, and do nothing else")
+    parser.add_argument("--picture", type=cli.path, help="draw the comparison to this PNG, and do nothing else")
     args = parser.parse_args(argv)
     if not 0 < args.seconds < math.inf:
         raise BadSeconds(f"--seconds must be a time above 0, not {args.seconds:g}")

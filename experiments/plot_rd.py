@@ -205,12 +205,14 @@ def parse(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="experiments.plot_rd", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="where experiments.rd_eval has written")
+    parser.add_argument(
+        "folders", nargs="+", type=cli.expanded, metavar="DIR", help="where experiments.rd_eval has written"
+    )
     parser.add_argument("--anchor", default="jpeg", help="the curve that others are compared with")
     parser.add_argument("--metric", choices=bd_rate.QUALITY, default="psnr")
     parser.add_argument("--method", choices=bd_rate.METHODS, default="pchip", help="interpolation of the BD-rate")
     parser.add_argument("--range", type=float, nargs=2, metavar="BPP", help="lowest and highest rate of the BD-rate")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the chart and the table")
+    parser.add_argument("--out", type=cli.path, required=True, metavar="DIR", help="folder for the chart and the table")
     return parser.parse_args(argv)
 
 

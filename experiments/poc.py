@@ -40,9 +40,11 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(
         prog="experiments.poc", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="your images")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for everything that is made")
-    parser.add_argument("--model", default=installed.DEFAULT_MODEL, help="an installed model or a published folder")
+    parser.add_argument("folder", type=cli.path, metavar="FOLDER", help="your images")
+    parser.add_argument("--out", type=cli.path, required=True, metavar="DIR", help="folder for everything that is made")
+    parser.add_argument(
+        "--model", type=cli.expanded, default=installed.DEFAULT_MODEL, help="an installed model or a published folder"
+    )
     parser.add_argument("--codecs", default=CODECS, help="comma-separated, as in experiments.rd_eval")
     parser.add_argument("--images", type=int, default=3, help="pictures in the report")
     args = parser.parse_args(argv)

@@ -10,7 +10,6 @@ from `codec.PQF_LMBDA_MAX` on, that is all of them.
 
 import argparse
 import json
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -47,10 +46,10 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(
         prog="experiments.pqf_gain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", required=True, help="a folder of photographs")
-    parser.add_argument("--model", help="a name of `clic-jax models`, or a published folder")
+    parser.add_argument("--data", required=True, type=cli.expanded, help="a folder of photographs")
+    parser.add_argument("--model", type=cli.expanded, help="a name of `clic-jax models`, or a published folder")
     parser.add_argument("--qualities", type=float, nargs="+", default=QUALITIES, help="1 to 100")
-    parser.add_argument("--out", type=Path, help="a JSON file")
+    parser.add_argument("--out", type=cli.path, help="a JSON file")
     args = parser.parse_args(argv)
     qualities = [Quality.of(quality) for quality in args.qualities]
     runtime.use_cache()

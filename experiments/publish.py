@@ -67,9 +67,9 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(
         prog="experiments.publish", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", help="a training run's folder; its newest checkpoint is taken")
+    parser.add_argument("run", type=cli.expanded, help="a training run's folder; its newest checkpoint is taken")
     parser.add_argument("--data", default="sample", help="photographs to measure ranges and counts on, as for training")
-    parser.add_argument("--out", type=Path, required=True, help="the published folder; replaced if it is one")
+    parser.add_argument("--out", type=cli.path, required=True, help="the published folder; replaced if it is one")
     parser.add_argument("--half", action="store_true", help="store float16: half the size")
     args = parser.parse_args(argv)
     runtime.use_cache()

@@ -13,7 +13,6 @@ Bits are the model's own estimate. Any model of `experiments.train` will do, als
 
 import argparse
 import io
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -193,10 +192,12 @@ def parse(argv=None) -> argparse.Namespace:
         prog="experiments.visualize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("image", help="a photograph of any format that Pillow reads")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="a name of `clic-jax models`, or a run's folder")
+    parser.add_argument(
+        "--model", type=cli.expanded, default=DEFAULT_MODEL, help="a name of `clic-jax models`, or a run's folder"
+    )
     parser.add_argument("--quality", type=float, default=50, help="1 to 100, of a model with several rates")
     parser.add_argument("--max-side", type=int, default=768, help="larger photographs are reduced to this, in pixels")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the figures")
+    parser.add_argument("--out", type=cli.path, required=True, metavar="DIR", help="folder for the figures")
     args = parser.parse_args(argv)
     if args.max_side < 1:
         parser.error(f"argument --max-side: must be at least 1, not {args.max_side}")

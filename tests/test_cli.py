@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -96,6 +97,36 @@ def test_a_process_that_is_killed_is_one_line(capsys):
     assert outcome(main, capsys) == (2, message)
 
 
+BUSY = """import os, pathlib, time
+def wait(name):
+    pathlib.Path(name).write_text(str(os.getpid()))
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "setsid"), reason="signals to a group are for POSIX")
+@pytest.mark.parametrize(
+    "number, status, said",
+    [
+        (signal.SIGINT, 130, "command: interrupted\n"),
+        (signal.SIGTERM, 143, ""),
+        (signal.SIGHUP, 129, ""),
+        (signal.SIGKILL, -9, None),
+    ],
+)
+def test_processes_end_with_their_parent(tmp_path, number, status, said):
+    """At once, without a traceback of theirs, though they are busy; a terminal sends Ctrl-C to all of them."""
+    (tmp_path / "busy.py").write_text(BUSY)
+    body = "import busy; return cli.batch(['a', 'b'], busy.wait, 'x', UserWarning, jobs=2)"
+    process = start(tmp_path, body, "-m", "command", start_new_session=True)
+    names, limit = [tmp_path / "a", tmp_path / "b"], time.monotonic() + 100
+    while not all(name.exists() and name.read_text() for name in names) and time.monotonic() < limit:
+        time.sleep(0.05)
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    said_by_all = process.communicate(timeout=20)[1]  # which comes when all of them have closed their streams
+    assert process.returncode == status and said_by_all == said or said is None
+
+
 def _cores(name):
     Path(name).write_text(" ".join(map(str, sorted(os.sched_getaffinity(0)))))
     time.sleep(2)  # so that the other process takes the other file
@@ -126,17 +157,20 @@ def test_library_errors_are_user_errors(capsys):
     assert status == 2 and "no preset 'huge'" in text
 
 
-def start(folder, body, *how, file="command.py", stdout=subprocess.PIPE):
-    """A Python process, started in this way, in whose `file` is a command with `body` as its main."""
+def start(folder, body, *how, file="command.py", program=sys.executable, stdout=subprocess.PIPE, **more):
+    """A process, Python started in this way, in whose `file` is a command with `body` as its main."""
     (folder / file).parent.mkdir(parents=True, exist_ok=True)
-    (folder / file).write_text(f"from clic_jax import cli\ndef main():\n    {body}\ncli.run(main)\n")
+    (folder / file).write_text(
+        f"from clic_jax import cli\ndef main():\n    {body}\nif __name__ == '__main__':\n    cli.run(main)\n"
+    )
     return subprocess.Popen(
-        [sys.executable, *how],
+        [program, *how],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
+        **more,
     )
 
 
@@ -152,6 +186,26 @@ def test_name_of_the_command(tmp_path, how, file, name):
     process = start(tmp_path, "open('nowhere/x')", *how, file=file)
     assert process.communicate()[1] == f"{name}: error: nowhere/x: No such file or directory\n"
     assert process.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "closed, body, status, said",
+    [
+        (">&-", "print('x')", 0, ""),
+        (">&-", "cli.standard_output().write(b'x')", 2, "command.py: error: standard output is closed"),
+        ("<&-", "cli.standard_input().read()", 2, "command.py: error: standard input is closed"),
+        ("2>&-", "open('new', 'w').write('x'); open('nowhere/x')", 2, ""),
+        ("2>&-", "cli.batch('ab', open, 'x', UserWarning)", None, ""),
+        ("2>/dev/full", "open('nowhere/x')", 2, ""),
+    ],
+)
+def test_streams_that_are_closed(tmp_path, closed, body, status, said):
+    """No traceback, nothing of what is said in a file or in another stream."""
+    process = start(tmp_path, body, "-c", f'sh -c "exec {sys.executable} command.py {closed}"', program="/bin/sh")
+    out, err = process.communicate()
+    assert (process.returncode, out) == (status or 0, "")
+    assert err.startswith(said) and len(err.splitlines()) == bool(said)
+    assert not (tmp_path / "new").exists() or (tmp_path / "new").read_text() == "x"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")

@@ -142,6 +142,31 @@ def test_pipe(data, published_micro):
     assert (done.returncode, done.stdout, done.stderr) == (0, data, b"")
 
 
+def test_descriptors(run, data):
+    """As the shell names them: /dev/stdout behind a >>, >(...) and <(...)."""
+    save("a.png")
+    with open("log", "ab", buffering=0) as log:
+        log.write(b"before")
+        assert run("compress", "a.png", "-o", f"/dev/fd/{log.fileno()}") == (0, b"", [])
+    assert Path("log").read_bytes() == b"before" + data
+    reader, writer = os.pipe()
+    os.write(writer, data)
+    os.close(writer)
+    status, _, (line,) = run("decompress", f"/dev/fd/{reader}")
+    assert status == 2 and line == f"clic-jax: error: /dev/fd/{reader} is no file: give -o FILE for what comes from it"
+    assert run("decompress", f"/dev/fd/{reader}", "-o", "b.png") == (0, b"", [])
+    os.close(reader)
+    assert listing() == ["a.png", "b.png", "log"]
+
+
+def test_closed_streams_of_a_real_process(data, published_micro):
+    """The file is written, and nothing that is said lands in it, in whose place it may have been opened."""
+    save("a.png")
+    command = f"{sys.executable} -m clic_jax compress a.png nowhere.png --model {published_micro} <&- >&- 2>&-"
+    done = subprocess.run(command, shell=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 1 and Path("a.clic").read_bytes() == data and listing() == ["a.clic", "a.png"]
+
+
 def test_processes_of_a_real_process(published_micro):
     """`python -m clic_jax`, whose processes must find what to call under the package's name."""
     for name in ("a.png", "b.png"):

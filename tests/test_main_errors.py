@@ -153,6 +153,52 @@ def test_wrong_model(run, data, folder, published_micro):
     assert status == 2 and len(err) == 1 and "it needs model 00000000, not" in err[0]
 
 
+def test_only_what_was_named_is_overwritten(run, data):
+    """By whichever way a name comes about; and an input not even then."""
+    save("a.png")
+    save("a.jpg")
+    original = Path("a.png").read_bytes()
+    Path("a.clic").write_bytes(data)
+    Path("out").mkdir()
+    for name in ("out/a.clic", "out/a.png"):
+        Path(name).write_bytes(b"old")
+    routes = (["compress", "a.jpg"], ["compress", "a.jpg", "-o", "out"], ["compress", "a.jpg", "-o", "."])
+    routes += (["decompress", "a.clic"], ["decompress", "a.clic", "-o", "."], ["decompress", "a.clic", "-o", "out/"])
+    for route in routes:
+        status, _, (line,) = run(*route)
+        assert status == 2 and line.endswith(" exists: to replace it, name it with -o, or give --force"), route
+    assert run("decompress", "a.clic", "-o", "a.clic", "--force")[0] == 2
+    assert Path("a.png").read_bytes() == original and Path("a.clic").read_bytes() == data
+    assert [Path(name).read_bytes() for name in ("out/a.clic", "out/a.png")] == [b"old"] * 2
+    assert (
+        run("compress", "a.png", "-o", "out/a.clic") == run("decompress", "a.clic", "-o", "out", "-f") == (0, b"", [])
+    )
+    assert Path("out/a.clic").read_bytes() == data and Image.open("out/a.png").size == (60, 40)
+
+
+def test_an_input_given_twice_is_done_once(run):
+    save("a.png")
+    assert run("compress", "a.png", "a.png") == (0, b"", [])
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "a\x1b[2Jb.png"])
+def test_one_line_whatever_the_name(run, name):
+    Path(name).write_bytes(b"no picture")
+    status, _, err = run("compress", name)
+    assert status == 2 and err == [f"clic-jax: error: {repr(name)[1:-1]}: not an image that Pillow can read"]
+    assert len(run("compress", name, "--what")[2]) == len(run("compress", "-o", name, "b.png")[2]) == 1
+
+
+def test_home_folder(run, folder, monkeypatch):
+    """Every option that names a file understands ~, as does the shell where it can."""
+    monkeypatch.setenv("HOME", str(folder))
+    save("a.png")
+    assert run("compress", "~/a.png", "-o", "~/b.clic", "--model", "micro") == (0, b"", [])
+    assert run("info", "~/b.clic")[0] == run("decompress", "~/b.clic", "--output=~/c.png")[0] == 0
+    assert listing() == ["a.png", "b.clic", "c.png"]
+    assert f"no model '{folder}/nowhere'" in run("models", "~/nowhere")[2][0]
+
+
 def test_a_batch_goes_on(run, data):
     save("a.png")
     Path("b.png").write_bytes(b"no picture")

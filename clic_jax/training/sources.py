@@ -80,7 +80,7 @@ def open_source(spec: str) -> Source:
     """The set that `spec` names. Raises: DataError if it does not exist or cannot be prepared."""
     kind, _, rest = spec.partition(":")
     if kind == "folder" and rest:
-        folder = Path(rest).expanduser()
+        folder = Path(os.path.expanduser(rest))  # which, unlike Path's, bears it that there is no home
         try:
             paths = images.list_images(folder)
         except images.ImageError as error:

@@ -17,9 +17,6 @@ import json
 import os
 import platform
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 
 import jax
@@ -27,7 +24,6 @@ import numpy as np
 from tqdm import tqdm
 
 from clic_jax import config, settings
-from clic_jax.errors import UserError
 from clic_jax.files import atomic, images
 from clic_jax.training import sources
 from experiments import cli, experiment, machine
@@ -51,7 +47,7 @@ def parse(argv=None):
     add("--preset", nargs="+", default=["tiny"], metavar="NAME", help="presets or experiment files (.py); tiny")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the presets")
     add("--sizes", type=int, nargs="*", default=SIZES, help="sides of the square images coded; 64 ... 2048")
-    add("--image", help="the photograph coded; by default a sample, 768x512")
+    add("--image", type=cli.expanded, help="the photograph coded; by default a sample, 768x512")
     add("--crop", type=int, default=256, help="side of the training crops")
     add("--batches", type=int, nargs="+", default=[1, 4], help="crops a training step; 1 and 4")
     add("--dtypes", nargs="+", default=["float32"], help="compute types of a training step; float32")
@@ -60,7 +56,7 @@ def parse(argv=None):
     add("--seconds", type=float, default=5, help="after which something is repeated no more (but twice at least)")
     add("--quick", action="store_true", help="the smallest of everything, to see whether it runs")
     add("--machine", help="what the JSON calls this machine; by default cores, processor and memory")
-    add("--json", type=Path, required=True, metavar="OUT", help="the file to write")
+    add("--json", type=cli.path, required=True, metavar="OUT", help="the file to write")
     args = parser.parse_args(argv)
     if not (args.train or args.codec or args.peers):
         parser.error("nothing to do: give one or more of --train, --codec, --peers")
@@ -93,11 +89,8 @@ def isolated(function, *args, env=None):
 
     Raises: UserError if the system kills it.
     """
-    with _environment(env or {}), ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        try:
-            return pool.submit(function, *args).result()
-        except BrokenProcessPool:
-            raise UserError("a benchmark process was killed, perhaps for want of memory: try fewer --batches") from None
+    with _environment(env or {}), cli.pool(1, remedy="try fewer --batches") as pool:
+        return pool.submit(function, *args).result()
 
 
 @contextlib.contextmanager

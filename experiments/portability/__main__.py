@@ -150,8 +150,10 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(
         prog="experiments.portability", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="a name of `clic-jax models`, or a published folder")
+    parser.add_argument("--out", type=cli.path, required=True, help="the JSON file to write")
+    parser.add_argument(
+        "--model", type=cli.expanded, default=DEFAULT_MODEL, help="a name of `clic-jax models`, or a published folder"
+    )
     parser.add_argument("--data", default="sample", help="photographs, as for training: sample, folder:PATH, ...")
     parser.add_argument("--crop", type=int, nargs=2, default=(384, 512), metavar=("H", "W"), help="of their middles")
     parser.add_argument("--qualities", type=float, nargs="+", default=(20, 40, 60, 80, 100), help="1 to 100")

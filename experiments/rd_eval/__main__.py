@@ -13,7 +13,7 @@ The codecs jpegxl, hevc and vvc need `pip install .[anchors]`. Timings mean litt
 
 import argparse
 import concurrent.futures
-import multiprocessing
+import contextlib
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -40,8 +40,10 @@ def parse(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="experiments.rd_eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", required=True, metavar="FOLDER", help="a folder of photographs")
-    parser.add_argument("--model", nargs="+", help="names of `clic-jax models`, or published folders")
+    parser.add_argument("--data", required=True, type=cli.expanded, metavar="FOLDER", help="a folder of photographs")
+    parser.add_argument(
+        "--model", nargs="+", type=cli.expanded, help="names of `clic-jax models`, or published folders"
+    )
     parser.add_argument("--codecs", help=f"comma-separated, of {','.join(codecs.CODECS)}; empty: none")
     parser.add_argument(
         "--qualities",
@@ -52,7 +54,7 @@ def parse(argv=None) -> argparse.Namespace:
     text = "of models, steps of the encoder's search for better latents (NAME-refineSTEPS.json)"
     parser.add_argument("--refine", type=int, default=0, metavar="STEPS", help=text)
     parser.add_argument("--metric", type=_metrics, default="psnr,ms-ssim", help="comma-separated, of psnr,ms-ssim")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for NAME.json")
+    parser.add_argument("--out", type=cli.path, required=True, metavar="DIR", help="folder for NAME.json")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes for the classical codecs")
     parser.add_argument("--resume", action="store_true", help="measure only what is not in --out already")
     parser.add_argument("--estimate", action="store_true", help="of models, bits that they count instead of files")
@@ -135,7 +137,7 @@ def read_all(folder: str, wanted: tuple[str, ...]) -> dict[str, str]:
 
 def in_turn(subject: points.Subject, tasks: list[tuple[str, float]], args) -> Iterator[dict]:
     """The row of each (image, quality), measured in this process."""
-    folder = Path(args.data).expanduser()
+    folder = Path(args.data)
     return (points.measure(subject, folder, name, quality, args.metric) for name, quality in tasks)
 
 
@@ -143,13 +145,11 @@ def in_parallel(pool: concurrent.futures.Executor) -> Callable:
     """As `in_turn`, in the processes of a pool; the rows come as they are ready."""
 
     def run(subject, tasks, args) -> Iterator[dict]:
-        folder = Path(args.data).expanduser()
+        folder = Path(args.data)
         futures = [pool.submit(points.measure, subject, folder, *task, args.metric) for task in tasks]
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield future.result()
-        except concurrent.futures.BrokenExecutor:
-            raise UserError("a process ended before its time, perhaps for lack of memory: try fewer --jobs") from None
         finally:
             for future in futures:
                 future.cancel()
@@ -198,8 +198,7 @@ def main(argv=None) -> int:
         return 2
     checksums = read_all(args.data, args.metric)
     args.out.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")  # a fork of a process that has threads, as JAX has, can hang
-    with concurrent.futures.ProcessPoolExecutor(args.jobs, context) as pool:
+    with cli.pool(args.jobs) if args.jobs > 1 else contextlib.nullcontext() as pool:
         for subject in found:
             run = in_turn if subject.model_id or args.jobs == 1 else in_parallel(pool)
             try:

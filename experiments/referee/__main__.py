@@ -148,12 +148,17 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(
         prog="experiments.referee", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="a name of `clic-jax models`, or a published folder")
+    parser.add_argument("--out", type=cli.path, required=True, help="the JSON file to write")
+    parser.add_argument(
+        "--model", type=cli.expanded, default=DEFAULT_MODEL, help="a name of `clic-jax models`, or a published folder"
+    )
     parser.add_argument("--data", default="sample", help="photographs, as for training: sample, folder:PATH, ...")
     parser.add_argument("--crop", type=int, nargs=2, default=(256, 384), metavar=("H", "W"), help="of their middles")
     parser.add_argument(
-        "--python", type=Path, default=ROOT / ".venv-referee" / "bin" / "python", help="of the referee's environment"
+        "--python",
+        type=cli.path,
+        default=ROOT / ".venv-referee" / "bin" / "python",
+        help="of the referee's environment",
     )
     args = parser.parse_args(argv)
     if not args.python.exists():

@@ -30,12 +30,14 @@ def parse(argv=None):
     parser = argparse.ArgumentParser(
         prog="experiments.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("dir", type=Path, metavar="DIR", help="folder of JSON that experiments.rd_eval wrote")
-    parser.add_argument("--out", type=Path, required=True, help="the HTML file")
+    parser.add_argument("dir", type=cli.path, metavar="DIR", help="folder of JSON that experiments.rd_eval wrote")
+    parser.add_argument("--out", type=cli.path, required=True, help="the HTML file")
     parser.add_argument("--codec", help="which model of ours, where DIR has several: the name of its JSON")
     parser.add_argument("--images", type=int, default=PICTURES, help="how many pictures to show; 0 for none")
-    parser.add_argument("--data", type=Path, help="folder of the photographs; by default the one that was measured")
-    parser.add_argument("--model", help="weights for the pictures; by default the installed ones that were measured")
+    parser.add_argument("--data", type=cli.path, help="folder of the photographs; by default the one that was measured")
+    parser.add_argument(
+        "--model", type=cli.expanded, help="weights for the pictures; by default the installed ones that were measured"
+    )
     parser.add_argument("--quality", type=float, default=QUALITY, help="of our model in the pictures, 1 to 100")
     parser.add_argument(
         "--compare", nargs="*", choices=pictures.COMPARED, help="in the pictures; by default those that were measured"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from clic_jax import config, settings
 from clic_jax.checkpoints import arrays
 from clic_jax.files import atomic
-from experiments import experiment
+from experiments import cli, experiment
 
 RUN = "run.json"  # in the run's folder: the data, by which a resumed run goes on with the same
 DATA, VALID = "sample", "sample:valid"
@@ -22,11 +22,20 @@ def parse(argv, description: str) -> argparse.Namespace:
         prog="experiments.train", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config", help="a file whose get_config() returns a Config, or a preset; default that of --init, or tiny")
+    add(
+        "--config",
+        type=cli.expanded,
+        help="a file whose get_config() returns a Config, or a preset; default that of --init, or tiny",
+    )
     add("--data", help=f"folder:PATH, tfds:NAME, or {DATA} (photographs inside installed packages), the default")
     add("--valid", help=f"held-out photographs, the same kinds of names; none: no evaluation; default {VALID}")
-    add("--out", type=Path, help="the run's folder; default runs/NAME")
-    add("--init", metavar="NAME", help="start from published weights (a name or a folder) instead of from scratch")
+    add("--out", type=cli.path, help="the run's folder; default runs/NAME")
+    add(
+        "--init",
+        type=cli.expanded,
+        metavar="NAME",
+        help="start from published weights (a name or a folder) instead of from scratch",
+    )
     text = "go on from the newest checkpoint in --out, with its config and data; other options change them"
     add("--resume", action="store_true", help=text)
     add("--max-steps", type=int, help="stop after this step; the schedule's length stays train.steps")
