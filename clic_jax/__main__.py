@@ -15,7 +15,8 @@ from clic_jax import api, cli
 from clic_jax.checkpoints.installed import remedy
 from clic_jax.coding import tiles
 from clic_jax.errors import UserError
-from clic_jax.files import atomic, container, pictures
+from clic_jax.files import atomic, container, outputs, pictures
+from clic_jax.files.contents import contents
 from clic_jax.quality import Quality
 
 NAME = "clic-jax"
@@ -109,7 +110,11 @@ def _compress_one(args, targets, inputs, name, source):
     from tqdm import tqdm
 
     _check_target(args, targets[name], inputs)
+    if name == "-":
+        source = io.BytesIO(source.read())
+        source.name = name
     options = {"quality": args.quality, "model": args.model, "metadata": not args.strip, "tile": args.tile}
+    options |= {"max_pixels": args.max_pixels}
     # one bar for the steps of a picture, unless several pictures would fight for the line
     watch = iter if args.jobs > 1 else functools.partial(tqdm, unit="step", disable=None, leave=False)
     _write(args, targets[name], api.compress(source, **options, refine=args.refine, watch=watch))
@@ -118,7 +123,7 @@ def _compress_one(args, targets, inputs, name, source):
 def _decompress(args) -> int:
     targets = _targets(args, ".png")
     tiles.check(args.tile)
-    kind = pictures.format_of(args.output) if [args.output] == list(targets.values()) else "PNG"
+    kind = outputs.format_of(args.output) if [args.output] == list(targets.values()) else "PNG"
     _set_up()
     if args.model is not None:
         api.open_model(args.model)  # one error, not one a file
@@ -128,16 +133,15 @@ def _decompress(args) -> int:
 def _decompress_one(args, targets, inputs, kind, name, source):
     target = targets[name]
     _check_target(args, target, inputs)
-    data = source.read() if name == "-" else Path(source).read_bytes()
-    image = api.decompress_image(data, model=args.model, max_pixels=args.max_pixels, tile=args.tile)
-    _write(args, target, pictures.encoded(image, kind))
+    image = api.decompress_image(source, model=args.model, max_pixels=args.max_pixels, tile=args.tile)
+    _write(args, target, outputs.encoded(image, kind))
 
 
 def _info(args) -> int:
     cli.standard_output()
 
     def work(_, source):
-        about = container.peek(source)
+        about = container.peek(contents(source))
         name = next((name for name, model_id in api.installed().items() if model_id == about["model_id"]), None)
         hint = name or f"not installed: {remedy(about['model_id'])}"
         about = dict.fromkeys(("width", "height", "quality")) | {"model": name} | about
@@ -237,18 +241,14 @@ def _write(args, target: str, data: bytes):
 
 
 def _batch(names: list[str], work, jobs: int = 1) -> int:
-    """cli.batch over files, of which - is standard input: work(name, path or open file)."""
+    """cli.batch over files, of which - is standard input: work(name, path or open file, which need not be seekable)."""
     opened = functools.partial(_opened, work)
     names = list(dict.fromkeys(names))  # one that is given twice is done once
     return cli.batch(names, opened, NAME, pictures.ImageWarning, jobs=jobs, set_up=_set_up)
 
 
 def _opened(work, name):
-    if name != "-":
-        return work(name, name)
-    file = io.BytesIO(cli.standard_input().read())
-    file.name = name
-    return work(name, file)
+    return work(name, cli.standard_input() if name == "-" else name)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Pictures to .clic files and back: what Python code, the command line and the Pillow plugin all call.
 
     data = clic_jax.compress("photo.jpg", quality=60)
-    pixels = clic_jax.decompress(data)                     # uint8 [H, W, 3]
+    pixels = clic_jax.decompress(data)                     # uint8 [H, W, 3]; a path or an open file will do as well
 
 `clic_jax.files.pictures` says what becomes of pictures that are not plain 8-bit RGB.
 Importing this module does not import JAX: `clic-jax info` is quick.
@@ -9,9 +9,10 @@ Importing this module does not import JAX: `clic-jax info` is quick.
 
 import functools
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -20,6 +21,7 @@ from clic_jax.checkpoints.installed import DEFAULT_MODEL, NoModel, folder_of, in
 from clic_jax.coding import tiles
 from clic_jax.files import container, pictures
 from clic_jax.files.container import Damaged, Header, ModelMismatch, Tag
+from clic_jax.files.contents import contents
 from clic_jax.quality import Quality
 
 if TYPE_CHECKING:
@@ -46,12 +48,13 @@ def compress(
     tile: int = tiles.DEFAULT,
     refine: int = 0,
     watch: Callable[[range], Iterable] = iter,
+    max_pixels: int | None = container.MAX_PIXELS,
 ) -> bytes:
-    """The .clic file of a picture.
+    """The .clic file of a picture. What cannot be kept of it, or is not worth keeping, is told by an ImageWarning.
 
     Args:
       image_or_path: a path, an open binary file, a Pillow image, or a uint8 array [H, W], [H, W, 2] (grey and alpha),
-        [H, W, 3] or [H, W, 4]. Damaged EXIF data are left out with an ImageWarning.
+        [H, W, 3] or [H, W, 4].
       quality: 1 (smallest) to 100 (best), in steps of 0.01.
       model: a name of `installed()`, a published folder, a run that has one, or what `open_model` returned; by default
         clic-compact, or the first installed.
@@ -59,12 +62,18 @@ def compress(
       tile: larger pictures are transformed in overlapping tiles of at most this side, a multiple of 64 pixels from 256.
       refine: steps of a search for better latents, some 0.5 us a pixel and step: slower encoding, smaller files.
       watch: wraps the range of these steps, as `tqdm.tqdm` does, to show progress.
+      max_pixels: larger pictures are refused, files by their header; None for no limit but 2^20 a side.
     Raises: QualityError, TileError, RefineError, ImageError, NoModel, CheckpointError; all `clic_jax.errors.UserError`.
     """
+    from clic_jax.coding import plausible
+
     quality, tile = Quality.of(quality), tiles.check(tile)
-    picture = pictures.read(image_or_path)
+    picture = pictures.read(image_or_path, max_pixels)
     codec = open_model(model)
-    coded, _ = codec.encode(picture.rgb, quality, tile=tile, refine=refine, watch=watch)
+    coded, latents = codec.encode(picture.rgb, quality, tile=tile, refine=refine, watch=watch)
+    if plausible.is_failure(codec, picture.rgb, coded, latents, quality, tile):
+        text = "it decodes to less than a flat colour would show, for it is no photograph: keep it as PNG"
+        warnings.warn(text, pictures.ImageWarning, stacklevel=2)
     height, width = picture.rgb.shape[:2]
     header = Header(
         width=width,
@@ -81,7 +90,7 @@ def compress(
 
 
 def decompress(
-    data: bytes,
+    source: bytes | str | os.PathLike | BinaryIO,
     *,
     model: "str | os.PathLike | Codec | None" = None,
     max_pixels: int | None = container.MAX_PIXELS,
@@ -91,11 +100,11 @@ def decompress(
 
     Arguments and errors are those of `decompress_image`.
     """
-    return np.array(decompress_image(data, model=model, max_pixels=max_pixels, tile=tile))
+    return np.array(decompress_image(source, model=model, max_pixels=max_pixels, tile=tile))
 
 
 def decompress_image(
-    data: bytes,
+    source: bytes | str | os.PathLike | BinaryIO,
     *,
     model: "str | os.PathLike | Codec | None" = None,
     max_pixels: int | None = container.MAX_PIXELS,
@@ -103,21 +112,25 @@ def decompress_image(
 ) -> Image.Image:
     """The picture in a .clic file as a Pillow image of mode RGB, L, RGBA or LA.
 
-    Its `info` has `icc_profile` and `exif` (to be given to `Image.save` by its name) where the file has them.
+    Its `info` has `icc_profile`, `exif` and `dpi` (to be given to `Image.save` by name) where the file has them.
 
     Args:
+      source: the file's bytes, its path, or an open binary file.
       model: as for `compress`; by default the installed model that the file names.
       max_pixels: larger pictures are refused; None for no limit.
       tile: as for `compress`, and free to differ from the encoder's; pixels near the tiles' seams then differ a little.
     Raises: a `container.FormatError` of its own kind for each thing that can be wrong with the file, ModelMismatch
       among them; StreamError; NoModel; CheckpointError.
     """
-    header, stream, extras = container.unpack(data, max_pixels=max_pixels)
+    from clic_jax.coding import plausible
+
+    header, stream, extras = container.unpack(contents(source), max_pixels=max_pixels)
     codec = _model_for(header.model_id, model)
     filtered = header.pqf_bytes is not None
     if filtered and codec.config.model.pqf == "none":
         raise Damaged("damaged, for its model has no filter to use its coefficients: copy or download the file again")
     size, tile = (header.height, header.width), tiles.check(tile)
+    plausible.check_length(codec, stream, *size)
     with ThreadPoolExecutor(1) as beside:
         beside.submit(codec.compile_show, *size, tile=tile)  # what fails here, `show` reports
         latents = codec.read(stream, filtered, header.latents_check, *size, header.quality)

@@ -3,6 +3,8 @@
 import clic_jax.pillow
 Image.open("x.clic").save("x.png")                     # the pixels are decoded at their first use
 image.save("x.clic", quality=60)                       # what is kept, and how: clic_jax.files.pictures
+
+Pillow empties a file before it asks the format to write it: an old file does not survive an `Image.save` that fails.
 """
 
 import functools
@@ -11,9 +13,16 @@ import os
 from PIL import Image, ImageFile
 
 from clic_jax import api
+from clic_jax.errors import UserError
 from clic_jax.files import container, pictures
 
 FORMAT, SUFFIX, MIME = "CLIC", ".clic", "image/x-clic"
+IN_INFO = ("icc_profile", "exif", "dpi")  # options of `Image.save` in the place of the image's own
+OPTIONS = ("quality", "model", "metadata", "tile", "refine", *IN_INFO)  # the others are those of `api.compress`
+
+
+class OptionError(UserError):
+    """An option of `Image.save` that the format does not have."""
 
 
 def register(model: str | os.PathLike | None = None):
@@ -25,6 +34,7 @@ def register(model: str | os.PathLike | None = None):
     opener = functools.partial(ClicImageFile, model=model)
     Image.register_open(FORMAT, opener, lambda prefix: prefix[:3] == container.MAGIC)
     Image.register_save(FORMAT, functools.partial(_save, model))
+    Image.register_save_all(FORMAT, functools.partial(_save_all, model))
     Image.register_extension(FORMAT, SUFFIX)
     Image.register_mime(FORMAT, MIME)
 
@@ -59,15 +69,22 @@ class ClicImageFile(ImageFile.ImageFile):
 
 
 def _save(model, image, file, filename):
-    """Writes `image` with the options quality, model (or else `model`), metadata, icc_profile, exif of `Image.save`."""
+    """Writes `image` with the options of `Image.save` that are in OPTIONS, or else `model`. Raises: OptionError."""
     options = dict(image.encoderinfo)
-    for name in ("icc_profile", "exif"):
-        if name in options:
-            content = options.pop(name)
-            image = image.copy()
-            image.info[name] = content.tobytes() if isinstance(content, Image.Exif) else content
-    known = {name: options[name] for name in ("quality", "metadata") if name in options}
-    file.write(api.compress(image, model=options.get("model", model), **known))
+    if unknown := sorted(set(options) - set(OPTIONS)):
+        raise OptionError(f"no option {unknown[0]!r} for .clic files: there are {', '.join(OPTIONS)}")
+    if about := {name: options.pop(name) for name in IN_INFO if name in options}:
+        image = image.copy()
+        exif = about.get("exif")
+        image.info |= about | ({"exif": exif.tobytes()} if isinstance(exif, Image.Exif) else {})
+    file.write(api.compress(image, **{"model": model, "max_pixels": None} | options))
+
+
+def _save_all(model, image, file, filename):
+    """As `_save`, where `Image.save` was asked for all frames. Raises: OptionError if there are several."""
+    if image.encoderinfo.pop("append_images", None) or getattr(image, "n_frames", 1) > 1:
+        raise OptionError("a .clic file holds one picture: save the frames one by one, without save_all")
+    _save(model, image, file, filename)
 
 
 register()

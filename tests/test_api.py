@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import shutil
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from clic_jax.checkpoints import arrays
 from clic_jax.files import container
 from clic_jax.files.container import Damaged, ModelMismatch, Tag, TooLarge
 from clic_jax.files.images import ImageError
+from clic_jax.files.pictures import ImageWarning
 from clic_jax.metrics import psnr
 from clic_jax.quality import QualityError
 from tests.conftest import photograph
@@ -50,6 +52,49 @@ def test_sizes(height, width, installed):
     data = clic_jax.compress(x)
     assert container.peek(data)["bytes"]["header"] <= 24
     assert close(x, clic_jax.decompress(data))
+
+
+def test_sources_of_decompress(installed, data, tmp_path):
+    """The same as those of compress, and an error by name for what is none."""
+    path = tmp_path / "x.clic"
+    path.write_bytes(data)
+    for source in (path, str(path), open(path, "rb"), io.BytesIO(data), bytearray(data), memoryview(data)):
+        assert np.array_equal(api.decompress(source), api.decompress(data))
+    for source in (None, 43, np.zeros(43, np.uint8)):
+        with pytest.raises(container.NotClic, match="bytes, a path or an open file, not "):
+            api.decompress(source)
+    with pytest.raises(FileNotFoundError):
+        api.decompress(tmp_path / "nowhere.clic")
+
+
+def test_a_limit_of_pixels(installed):
+    x = photograph(40, 50)
+    with pytest.raises(ImageError, match="50 x 40 pixels are more than the limit of 1999"):
+        api.compress(x, max_pixels=1999)
+    assert api.compress(x, max_pixels=2000) == api.compress(x, max_pixels=None)
+
+
+def test_what_is_no_photograph_is_told(installed):
+    """Where the picture comes back worse than its mean colour; and not where it is only bad."""
+    y, x = np.mgrid[:64, :64]
+    checkerboard = np.repeat(255 * ((x + y) % 2).astype(np.uint8)[..., None], 3, -1)
+    with pytest.warns(ImageWarning, match="no photograph") as told:
+        data = api.compress(checkerboard, quality=100)
+    assert len(told) == 1 and psnr(checkerboard, api.decompress(data)) < psnr(
+        checkerboard, np.full_like(checkerboard, 128)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ImageWarning)
+        api.compress(photograph(64, 64), quality=100)
+
+
+def test_a_file_too_short_for_its_picture(installed, data, monkeypatch):
+    """Is refused by its header, before anything of that size is made."""
+    header, stream, _ = container.unpack(data)
+    header = dataclasses.replace(header, width=2**14, height=2**14, z_bytes=0, pqf_bytes=None)
+    monkeypatch.setattr("clic_jax.coding.codec.Codec.read", lambda *_: pytest.fail("was begun"))
+    with pytest.raises(Damaged, match="16384 x 16384 pixels are not in 20 bytes"):
+        api.decompress(container.pack(header, stream[:20]))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])

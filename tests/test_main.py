@@ -30,10 +30,11 @@ def folder(tmp_path, monkeypatch, published_micro):
 
 @pytest.fixture
 def run(capsysbinary, monkeypatch):
-    """run(*arguments, stdin=b"") -> (exit status, standard output, lines of standard error)."""
+    """run(*arguments, stdin=bytes or a file) -> (exit status, standard output, lines of standard error)."""
 
     def run(*arguments, stdin=b""):
-        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stdin)))
+        stdin = io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stdin))
         with pytest.raises(SystemExit) as exit_:
             __main__.main([str(argument) for argument in arguments])
         out, err = capsysbinary.readouterr()

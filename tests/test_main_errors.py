@@ -79,6 +79,7 @@ def test_pictures_that_are_none(run, content):
         (["--model", "."], "cannot write files yet"),
         (["-o", "nowhere/x.clic"], "a.png: nowhere/x.clic: No such file or directory"),
         (["-o", "a.png"], "a.png is an input"),
+        (["--max-pixels", "2399"], "60 x 40 pixels are more than the limit of 2399"),
         (["-o", "link.png"], "link.png is an input"),
         pytest.param(
             *(["-o", "/dev/full"], "No space left"), marks=pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
@@ -197,6 +198,17 @@ def test_home_folder(run, folder, monkeypatch):
     assert run("info", "~/b.clic")[0] == run("decompress", "~/b.clic", "--output=~/c.png")[0] == 0
     assert listing() == ["a.png", "b.clic", "c.png"]
     assert f"no model '{folder}/nowhere'" in run("models", "~/nowhere")[2][0]
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no /dev/zero")
+def test_what_never_ends_is_refused_at_its_start(run, folder):
+    """By info, decompress and compress, by name and on standard input."""
+    for command in (["info"], ["decompress", "-o", "x.png"], ["compress", "-o", "x.clic"]):
+        status, _, (line,) = run(*command, "/dev/zero")
+        assert status == 2 and ("not a .clic file" in line or "not an image" in line)
+    with open("/dev/zero", "rb") as endless:
+        for command in (["info"], ["decompress", "-o", "x.png"]):
+            assert "not a .clic file" in run(*command, "-", stdin=endless)[2][0]
 
 
 def test_a_batch_goes_on(run, data):

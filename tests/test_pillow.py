@@ -91,6 +91,17 @@ def test_options(tmp_path, micro):
     assert not {"exif", "icc_profile"} & Image.open(tmp_path / "plain.clic").info.keys()
 
 
+def test_options_that_are_none(tmp_path):
+    """Pillow would pass them over in silence, or fail with a KeyError."""
+    image, frames = Image.fromarray(photograph(60, 64)), {"save_all": True, "append_images": [Image.new("L", (9, 9))]}
+    for options, message in (({"qualty": 90}, "no option 'qualty' .*: there are quality, "), (frames, "one picture")):
+        with pytest.raises(clic_jax.pillow.OptionError, match=message):
+            image.save(tmp_path / "x.clic", **options)
+    assert not (tmp_path / "x.clic").exists()
+    image.save(tmp_path / "x.clic", save_all=True, quality=20, dpi=(300, 300))
+    assert Image.open(tmp_path / "x.clic").info["dpi"] == (300, 300)
+
+
 def test_streams():
     file = io.BytesIO()
     Image.fromarray(photograph(60, 64)).save(file, "CLIC")

@@ -109,6 +109,16 @@ def bits(symbols: np.ndarray, index: np.ndarray, tables: Sequence[Table]) -> flo
     return length
 
 
+def least_bits(table: Table) -> float:
+    """Bits that a symbol takes at least, on average over many of one table.
+
+    0.0 where a run of the most frequent one can be a number of few digits, as where as much lies below it as above.
+    """
+    most = int(np.argmax(table.freq))
+    below, above = int(table.freq[:most].sum()), int(table.freq[most + 1 :].sum())
+    return 0.0 if below == above or not below * above else PRECISION - float(np.log2(table.freq[most]))
+
+
 def _groups(index: np.ndarray, tables: Sequence[Table]) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
     """(order [n] that sorts by table and then position, (table, start, stop) of each run in it that is not empty)."""
     index = np.asarray(index)

@@ -23,14 +23,12 @@ written in two ways.
 """
 
 import contextlib
-import os
 import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from clic_jax.errors import UserError
 from clic_jax.quality import Quality
@@ -167,15 +165,12 @@ def unpack(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> tuple[Header,
     return header, stream, extras
 
 
-def peek(source: bytes | str | os.PathLike | BinaryIO) -> dict[str, Any]:
-    """What `info` prints of bytes, a path or an open file: width, height, quality, model_id and bytes, by part.
+def peek(data: bytes) -> dict[str, Any]:
+    """What `info` prints of a file: width, height, quality, model_id and bytes, by part.
 
     The parts add up to the total: z and pqf are rounded down (see the top of this module), y is the rest of the stream.
-    Raises: FormatError as `unpack`, but neither for large pictures nor for unknown features; OSError.
+    Raises: FormatError as `unpack`, but neither for large pictures nor for unknown features.
     """
-    if hasattr(source, "read"):
-        source = source.read()
-    data = Path(source).read_bytes() if isinstance(source, (str, os.PathLike)) else bytes(source)
     header, stream, _, extras = _parse(data)
     z, pqf = header.z_bytes, header.pqf_bytes or 0
     parts = {"header": len(data) - len(stream) - extras, "z": z, "y": len(stream) - z - pqf, "pqf": pqf}

@@ -24,7 +24,7 @@ from clic_jax import api, runtime
 from clic_jax.coding import codec, range_coder
 from clic_jax.coding.range_coder import Decoder, Encoder
 from clic_jax.config import Config
-from clic_jax.files import pictures
+from clic_jax.files import outputs, pictures
 from experiments import complexity, device
 from experiments.benchmark.stopwatch import Stopwatch, peak_mib, repeat, spread, timed
 from experiments.paths import ROOT
@@ -175,10 +175,10 @@ def _coder_alone(model: str, x: np.ndarray, most: int, limit: float) -> dict:
 def _png(x: np.ndarray, most: int, limit: float) -> dict:
     """Seconds of reading and writing x as PNG, as the command line does."""
     image = Image.fromarray(x)
-    data = pictures.encoded(image, "PNG")
+    data = outputs.encoded(image, "PNG")
     return {
         "read": spread(repeat(lambda: pictures.read(io.BytesIO(data)), most, limit)),
-        "write": spread(repeat(lambda: pictures.encoded(image, "PNG"), most, limit)),
+        "write": spread(repeat(lambda: outputs.encoded(image, "PNG"), most, limit)),
     }
 
 

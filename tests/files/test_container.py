@@ -15,6 +15,7 @@ from hypothesis import given, settings
 
 from clic_jax.files import container
 from clic_jax.files.container import Header, Tag, pack, peek, unpack
+from clic_jax.files.contents import contents
 from clic_jax.quality import Quality
 
 HEADER = Header(
@@ -123,7 +124,7 @@ def test_peek_reads_paths_and_open_files(tmp_path):
     }
     assert peek(GOLDEN) == expected
     for source in (tmp_path / "a.clic", str(tmp_path / "a.clic"), io.BytesIO(GOLDEN), bytearray(GOLDEN)):
-        assert peek(source) == expected
+        assert peek(contents(source)) == expected
 
 
 def test_unpack_takes_any_bytes_and_returns_bytes():
