@@ -6,8 +6,8 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 FLOORS = (
-    ("errors", "scales", "runtime"),
-    ("config", "quality", "metrics", "cli"),
+    ("errors", "scales"),
+    ("config", "quality", "metrics", "cli", "runtime"),
     ("settings", "files", "model"),
     ("checkpoints", "coding", "training"),
     ("api",),

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from clic_jax import runtime
 from clic_jax.config import Config
 from clic_jax.errors import UserError
 from clic_jax.settings import from_json
@@ -72,7 +73,11 @@ def read_about(step: Path) -> tuple[Config, dict[str, str]]:
 def read_arrays(folder: Path, item: str, remedy: str, ids: dict, example: Any = None, key: str = "") -> Any:
     """The pytree in `folder`/`item`, or its part `key`, like `example` or on the default device; `ids` are checked."""
     ocp = orbax()
-    with explained(f"cannot read {folder} ({remedy})"), ocp.PyTreeCheckpointer() as checkpointer:
+    with (
+        runtime.computing(),
+        explained(f"cannot read {folder} ({remedy})"),
+        ocp.PyTreeCheckpointer() as checkpointer,
+    ):
         stored = getattr(checkpointer.metadata(folder / item).item_metadata, "tree", None)
         if stored is None:
             raise ValueError("its list of arrays is missing or unreadable")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from clic_jax import metrics
+from clic_jax import metrics, runtime
 from clic_jax.coding import coefficients, measured, range_coder, tiles
 from clic_jax.coding.fixedpoint import FixedContext
 from clic_jax.coding.programs import programs
@@ -66,6 +66,7 @@ class Codec:
     Raises: OtherArithmetic for a model of another version of the integer arithmetic; UserError for a changed config.
     """
 
+    @runtime.computing()
     def __init__(self, config: Config, params, model_id: str, data: dict, *, networks=FixedContext, coder=range_coder):
         measured.check(config.model, data)
         # uncommitted arrays: those that come from a checkpoint are bound to their device, and compile a second time
@@ -75,6 +76,7 @@ class Codec:
         self._c = config.model
         self.prior, self.tables = measured.stored_tables(data), measured.slice_tables(self._c, data)
 
+    @runtime.computing()
     def encode(
         self,
         x: np.ndarray,
@@ -130,6 +132,7 @@ class Codec:
         z_bytes = round(self.coder.bits(z_host.ravel(), z_index, self.prior) / 8)
         return Coded(encoder.finish(), z_bytes, pqf_bytes, check), latents
 
+    @runtime.computing()
     def read(self, stream: bytes, filtered: bool, check: int, height: int, width: int, quality: Quality) -> Latents:
         """The latents in what `encode` made; `filtered`: it has coefficients of the filter.
 
@@ -167,12 +170,14 @@ class Codec:
             return self._c.pqf == "joint"
         return self.config.train.metric == "mse" and self._lmbda(quality)[0] < PQF_LMBDA_MAX
 
+    @runtime.computing()
     def compile_show(self, height: int, width: int, *, tile: int = tiles.DEFAULT):
         """Compiles what `show` runs for that size: as long as all that `read` compiles, so worth a thread beside it."""
         shape = self._z_shape(height, width)
         rows, columns = next(tiles.grid(STRIDE * shape[1], STRIDE * shape[2], tile))
         self.programs.compile_picture(shape, *((s.stop - s.start) // Y_STRIDE for s in (rows, columns)))
 
+    @runtime.computing()
     def show(self, latents: Latents, height: int, width: int, *, tile: int = tiles.DEFAULT) -> np.ndarray:
         """The picture uint8 [height, width, 3]; `tile` as for `encode`, and free to differ from the encoder's."""
         feature = self.programs.feature(latents.z)

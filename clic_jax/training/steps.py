@@ -126,7 +126,8 @@ def train_step(config: Config, state: TrainState, crops) -> tuple[TrainState, di
 
 
 def make_mesh(devices=None) -> jax.sharding.Mesh:
-    """A mesh with one axis, "data", over all devices of all processes."""
+    """A mesh with one axis, "data", over all devices of all processes. Raises: NoDevice."""
+    runtime.check_device()
     devices = devices or jax.devices()
     return jax.make_mesh((len(devices),), ("data",), devices=devices, axis_types=(jax.sharding.AxisType.Auto,))
 

@@ -70,6 +70,12 @@ def main(argv=None) -> int:
         processes.join(args.distributed)
     runtime.use_cache()
     runtime.keep_memory()
+    with runtime.usual_settings():
+        return train(args)
+
+
+def train(args) -> int:
+    """The run of a command line, to its published weights; returns the exit status."""
     run = options.settle(args)
     cfg, out = run.config, run.out
     mesh = steps.make_mesh()
