@@ -5,6 +5,7 @@ import functools
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
@@ -23,6 +24,9 @@ def run(main: Callable[[], int | None], name: str | None = None) -> None:
     name: of the command; by default what was typed after `python -m`.
     """
     _plug_streams()
+    name = name or _name(main)
+    sys.unraisablehook = functools.partial(_unraised, sys.unraisablehook)
+    threading.excepthook = functools.partial(_of_thread, name, threading.excepthook)
     try:
         status = main()
         _flush()
@@ -30,14 +34,14 @@ def run(main: Callable[[], int | None], name: str | None = None) -> None:
         _drop_output()
         status = 141
     except (UserError, OSError) as error:
-        complain(f"{name or _name(main)}: error: {error_text(error)}")
+        complain(f"{name}: error: {error_text(error)}")
         try:
             _flush()
         except OSError:  # a full disk
             _drop_output()
         status = 2
     except KeyboardInterrupt:
-        complain(f"{name or _name(main)}: interrupted")
+        complain(f"{name}: interrupted")
         status = 130
     sys.exit(status)
 
@@ -55,6 +59,24 @@ def _plug_streams():
             os.set_inheritable(number, True)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")
+
+
+def _unraised(hook: Callable, error):
+    """As `sys.unraisablehook`, but for what is no second fault of ours: the first is raised, and told in one line.
+
+    Those are the callbacks of a library's own threads, for which there is nobody any more, and files that could not be
+    written and are closed at the end.
+    """
+    if (error.object or error.err_msg) and not isinstance(error.exc_value, OSError):
+        hook(error)
+
+
+def _of_thread(name: str, hook: Callable, error):
+    """As `threading.excepthook`; what the system refuses to a library's thread is one line."""
+    if isinstance(error.exc_value, OSError):
+        complain(f"{name}: warning: {error_text(error.exc_value)}")
+    else:
+        hook(error)
 
 
 def standard_input() -> BinaryIO:
@@ -217,8 +239,6 @@ def _nothing():
 
 def _start_process(counter, jobs: int, set_up):
     """Gives a process its share of the processors, and ends it when its parent ends."""
-    import threading
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     with counter:

@@ -127,10 +127,11 @@ def flat(tree: Any) -> dict[str, Any]:
 
 
 def orbax():
-    """The orbax module, imported at the first use (0.5 s) and with a silent log: the errors there are also raised."""
+    """The orbax module, imported at the first use (0.5 s) and with silent logs: the errors there are also raised."""
     import orbax.checkpoint
 
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for name in ("absl", "asyncio"):  # of the second, all the writes that fail with the first
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return orbax.checkpoint
 
 

@@ -110,6 +110,7 @@ def train(args) -> int:
             measured = None if reason == "interrupted" else loop.evaluate(cfg, state, photographs, log, step)
             if manager.latest_step() != step or measured:
                 manager.save(step, state, measured, force=True)
+            manager.wait()  # what is said next must be true
             command = f"python -m experiments.train --resume --out {shlex.quote(str(out))}"
             stopped = f"stopped at step {step}; continue with: {command}"
             log.message(stopped if step < cfg.train.steps else f"finished at step {step}")
