@@ -208,6 +208,27 @@ def test_streams_that_are_closed(tmp_path, closed, body, status, said):
     assert not (tmp_path / "new").exists() or (tmp_path / "new").read_text() == "x"
 
 
+THREADS = """
+    import sys, threading, types
+    def run(work, *arguments):
+        thread = threading.Thread(target=work, args=arguments)
+        thread.start()
+        thread.join()
+    run(open, 'nowhere/x')
+    callback = types.SimpleNamespace(exc_type=ValueError, exc_value=ValueError('late'), exc_traceback=None)
+    callback.err_msg = callback.object = None
+    sys.unraisablehook(callback)
+    run(int, 'a bug')
+"""
+
+
+def test_errors_of_other_threads(tmp_path):
+    """What the system refuses is a line, what comes after the first error nothing, a bug keeps its traceback."""
+    first, *rest = start(tmp_path, THREADS.strip(), "-m", "command").communicate()[1].splitlines()
+    assert first == "command: warning: nowhere/x: No such file or directory"
+    assert rest[-1].startswith("ValueError: invalid literal") and not any("late" in line for line in rest)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_output_that_is_full(tmp_path):
     with open("/dev/full", "w") as full:

@@ -1,5 +1,6 @@
 """`python -m experiments.train` as a user runs it: it learns, survives Ctrl-C and kill -9, and refuses bad input."""
 
+import functools
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import pytest
 
 import clic_jax
 from clic_jax.checkpoints import published
-from experiments import cli
+from clic_jax.errors import UserError
 from experiments.train import __main__ as train
 from experiments.train import options
 from tests.conftest import QUICK_COMPILER, ROOT
@@ -154,29 +155,45 @@ BAD = {
 }
 
 
-def refused(capfd, argv):
-    """The one line on standard error with which the command ends, status 2."""
-    with pytest.raises(SystemExit) as stopped:
-        cli.run(lambda: train.main(argv))
-    err = capfd.readouterr().err
-    assert stopped.value.code == 2 and "Traceback" not in err
-    (message,) = (line for line in err.splitlines() if "error:" in line)
-    return message
+def refused(argv):
+    """The one line for which a command in this process ends."""
+    with pytest.raises(UserError) as stopped:
+        train.main(argv)
+    assert "\n" not in str(stopped.value)
+    return str(stopped.value)
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input(experiment, tmp_path, case, capfd):
-    """One line on standard error, status 2, and no run left behind that --resume would take up."""
+def test_bad_input(experiment, tmp_path, case):
+    """One line, and no run left behind that --resume would take up."""
     more, expected = BAD[case]
     common = ["--config", str(experiment), "--data", "sample", "--valid", "none", "--max-steps", "4"]
-    assert expected in refused(capfd, [*common, "--out", str(tmp_path / "run"), *more])
+    assert expected in refused([*common, "--out", str(tmp_path / "run"), *more])
     assert not (tmp_path / "run" / "published").exists()
 
 
-def test_folder_of_another_config(experiment, uninterrupted, capfd):
+def test_the_command_says_it(experiment, tmp_path):
+    """That line alone, on standard error, and status 2."""
+    more, expected = BAD["unknown key"]
+    message = finish(start(experiment, tmp_path / "run", *more), 2)
+    assert message.count("\n") == 1 and "error: " in message and expected in message
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a file's size are for POSIX")
+def test_a_disk_that_is_full(experiment, uninterrupted, tmp_path):
+    """One line, of all the writes that fail, and no word of going on where nothing was saved."""
+    import resource
+
+    limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100_000, 100_000))  # bytes a file
+    told = finish(start(experiment, tmp_path / "run", "--max-steps", "2", preexec_fn=limit), 2)
+    assert told.count("error: ") == 1 and "run: File too large" in told
+    assert "continue with" not in told and "Traceback" not in told
+
+
+def test_folder_of_another_config(experiment, uninterrupted):
     common = ["--config", str(experiment), "--data", "sample", "--valid", "none", "--out", str(uninterrupted)]
-    assert "head_dim" in refused(capfd, [*common, "--resume", "--set", "model.head_dim=4"])
-    assert "add --resume" in refused(capfd, common)
+    assert "head_dim" in refused([*common, "--resume", "--set", "model.head_dim=4"])
+    assert "add --resume" in refused(common)
 
 
 def test_what_a_resumed_run_changes_is_told(uninterrupted):
@@ -205,9 +222,10 @@ def test_a_damaged_newest_checkpoint_falls_back(experiment, uninterrupted, tmp_p
 
 STREAMED = """
 import sys
-from experiments import cli
+from experiments import publish
 from experiments.train import __main__ as train, feed
 
+publish.CALIBRATION_PIXELS = 2**16
 feed.MEMORY_LIMIT_MIB = 0  # as where the photographs do not fit in memory
 whole, parts, config = sys.argv[1:]
 common = ["--config", config, "--data", "sample", "--valid", "sample:valid", "--out"]
