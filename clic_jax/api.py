@@ -90,7 +90,7 @@ def compress(
 
 
 def decompress(
-    source: bytes | str | os.PathLike | BinaryIO,
+    data: bytes | str | os.PathLike | BinaryIO,
     *,
     model: "str | os.PathLike | Codec | None" = None,
     max_pixels: int | None = container.MAX_PIXELS,
@@ -100,11 +100,11 @@ def decompress(
 
     Arguments and errors are those of `decompress_image`.
     """
-    return np.array(decompress_image(source, model=model, max_pixels=max_pixels, tile=tile))
+    return np.array(decompress_image(data, model=model, max_pixels=max_pixels, tile=tile))
 
 
 def decompress_image(
-    source: bytes | str | os.PathLike | BinaryIO,
+    data: bytes | str | os.PathLike | BinaryIO,
     *,
     model: "str | os.PathLike | Codec | None" = None,
     max_pixels: int | None = container.MAX_PIXELS,
@@ -115,7 +115,7 @@ def decompress_image(
     Its `info` has `icc_profile`, `exif` and `dpi` (to be given to `Image.save` by name) where the file has them.
 
     Args:
-      source: the file's bytes, its path, or an open binary file.
+      data: the file's bytes, its path, or an open binary file.
       model: as for `compress`; by default the installed model that the file names.
       max_pixels: larger pictures are refused; None for no limit.
       tile: as for `compress`, and free to differ from the encoder's; pixels near the tiles' seams then differ a little.
@@ -124,7 +124,7 @@ def decompress_image(
     """
     from clic_jax.coding import plausible
 
-    header, stream, extras = container.unpack(contents(source), max_pixels=max_pixels)
+    header, stream, extras = container.unpack(contents(data), max_pixels=max_pixels)
     codec = _model_for(header.model_id, model)
     filtered = header.pqf_bytes is not None
     if filtered and codec.config.model.pqf == "none":

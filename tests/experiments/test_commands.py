@@ -41,6 +41,15 @@ def test_configs(recipe):
         importlib.import_module(f"{module}.__main__").parse(arguments)
 
 
+def test_home_folder(monkeypatch):
+    """~ in an option is the home folder, by the one rule of `cli.expanded`, in every command."""
+    monkeypatch.setenv("HOME", "/home/us")
+    args = train.parse(["--out", "~/runs/a", "--init", "~/b", "--config", "~/c.py"])
+    assert (str(args.out), args.init, args.config) == ("/home/us/runs/a", "/home/us/b", "/home/us/c.py")
+    for path in (ROOT / "experiments").rglob("*.py"):
+        assert not re.search(r"type=Path\b|\.expanduser\(", path.read_text()), path
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_experiments(name):
     found = commands(ROOT / "experiments" / name)
