@@ -199,7 +199,7 @@ def _exif(image: Image.Image, turn: int | None) -> bytes:
         x, y = (round(float(value), 1) for value in dpi)  # a PNG counts dots a metre
         if (turn or source.get(ExifTags.Base.Orientation)) in _TURNED:
             x, y = y, x
-        if min(x, y) > 1 and (x, y) != (72, 72):  # Pillow says 1 for a TIFF without
+        if 1 < min(x, y) and max(x, y) < 1e6 and (x, y) != (72, 72):  # Pillow says 1 for a TIFF without
             kept.update({ExifTags.Base.XResolution: x, ExifTags.Base.YResolution: y, ExifTags.Base.ResolutionUnit: 2})
     return kept.tobytes() if len(kept) else b""
 
