@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN = .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint referee peers clean
+.PHONY: help demo test slow lint referee peers lowering clean
 
 help:
 	@echo "make demo      a photograph in the bytes of a JPEG, then a model trained in two minutes: pictures in demo/"
@@ -12,6 +12,7 @@ help:
 	@echo "make slow      the tests that take minutes"
 	@echo "make referee   an environment of its own for tensorflow-compression (2 GB)"
 	@echo "make peers     an environment of its own for CompressAI, which experiments.benchmark --peers times (1.4 GB)"
+	@echo "make lowering  an environment of its own for the compilers that experiments.lowering asks (6 GB)"
 	@echo "make clean     remove the environments, the caches and the demo"
 
 .venv/.installed: requirements.txt pyproject.toml
@@ -47,5 +48,12 @@ referee: .venv-referee/.installed
 
 peers: .venv-peers/.installed
 
+.venv-lowering/.installed: requirements-lowering.txt pyproject.toml
+	test -x .venv-lowering/bin/python || $(PYTHON) -m venv .venv-lowering
+	.venv-lowering/bin/pip install --quiet --disable-pip-version-check -r requirements-lowering.txt
+	touch $@
+
+lowering: .venv-lowering/.installed
+
 clean:
-	rm -rf .venv .venv-referee .venv-peers demo build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-referee .venv-peers .venv-lowering demo build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -134,7 +134,10 @@ class TrainConfig:
     grad_clip: float = 1.0  # largest global norm of a gradient
     ema: float = 0.999  # decay of the averaged parameters that are evaluated and published
     pca_start: bool = False  # start g_a and g_s as a transform codec (needs model.linear_path)
-    dtype: str = "float32"  # compute type of g_a, g_s, h_a: "float32" or "bfloat16"; entropy models stay float32
+    # compute type of g_a, g_s, h_a: "float32", with all its digits on every device; "tensorfloat32", float32 whose
+    # products are an accelerator's quick ones (10 bits on NVIDIA's, 7 on TPUs); or "bfloat16". A CPU computes the first
+    # two alike. Entropy models, loss and optimiser, and the codec throughout, are float32 with all its digits.
+    dtype: str = "float32"
     accumulate: int = 1  # parts of the batch computed one after another, for less memory; the mean gradient is applied
     # XLA's temporaries for a step of four 256x256 crops on a CPU: 578 MiB without remat, 186 with it (small); 12,690,
     # 2,046, and 957 with accumulate=4 as well (paper). Neither is measured on an accelerator yet.
@@ -156,8 +159,8 @@ class TrainConfig:
             )
         if self.schedule not in ("cosine", "hold"):
             raise ConfigError(f"train.schedule must be 'cosine' or 'hold', not {self.schedule!r}")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ConfigError(f"train.dtype must be 'float32' or 'bfloat16', not {self.dtype!r}")
+        if self.dtype not in ("float32", "tensorfloat32", "bfloat16"):
+            raise ConfigError(f"train.dtype must be 'float32', 'tensorfloat32' or 'bfloat16', not {self.dtype!r}")
         for name, fits, what in (
             ("learning_rate", self.learning_rate > 0, "positive"),
             ("grad_clip", self.grad_clip > 0, "positive"),

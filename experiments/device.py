@@ -1,11 +1,13 @@
 """What a benchmark needs to know of JAX's device: its matmul peak, its memory, and what was compiled meanwhile."""
 
 import contextlib
+import functools
 import time
 
 import jax
 import jax.numpy as jnp
 
+from clic_jax.model import layers
 from experiments.benchmark.stopwatch import repeat
 
 PEAK_SIZE = {"cpu": 2048}  # side of the matrices; 8192 on accelerators
@@ -17,10 +19,13 @@ _COMPILE_EVENTS = (
 
 
 def matmul_peak(dtype: str = "float32") -> float:
-    """Multiply-accumulates a second of the default device in large square matrix products: the best of several."""
-    n = PEAK_SIZE.get(jax.default_backend(), 8192)
-    a = jax.random.normal(jax.random.key(0), (n, n), jnp.dtype(dtype))
-    product = jax.jit(jnp.matmul)
+    """Multiply-accumulates a second of the default device in large square matrix products: the best of several.
+
+    dtype: a compute type (`TrainConfig.dtype`); its products are as exact as those of a model that is computed in it.
+    """
+    n, dtype = PEAK_SIZE.get(jax.default_backend(), 8192), None if dtype == "float32" else dtype
+    a = layers.in_type(jax.random.normal(jax.random.key(0), (n, n)), dtype)
+    product = jax.jit(functools.partial(jnp.matmul, precision=layers.precision(dtype)))
     product(a, a).block_until_ready()
     return n**3 / min(repeat(lambda: product(a, a).block_until_ready(), 20, 1.0))
 

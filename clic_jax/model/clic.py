@@ -45,7 +45,7 @@ class CLIC(nn.Module):
     """
 
     config: ModelConfig
-    dtype: Any = None  # compute type of g_a, g_s, h_a; the entropy model stays float32
+    dtype: Any = None  # compute type of g_a, g_s, h_a; the entropy model stays float32, every digit of it
     remat: bool = False  # less memory and more time for gradients: see TrainConfig
 
     def setup(self):
@@ -147,7 +147,8 @@ class CLIC(nn.Module):
         weights = jnp.maximum(
             0.0, 1 - jnp.abs(where[:, None] - jnp.arange(len(anchors)))
         )  # [B, anchors], rows sum to 1
-        return (weights @ self.log_gain)[:, None, None], (weights @ self.log_inverse)[:, None, None]
+        tables = (self.log_gain, self.log_inverse)
+        return tuple(jnp.matmul(weights, t, precision=lax.Precision.HIGHEST)[:, None, None] for t in tables)
 
     def hyper_features(self, z_hat):
         """z_hat [B, h/4, w/4, N] -> (mean and scale features [B, h, w, 2C], latent feature for g_s or None)."""

@@ -8,6 +8,7 @@ channels exists.
 Shapes: B batch, h w map, N = h * w pixels, E heads, M centres, D channels of a head.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -34,9 +35,9 @@ def cluster(features, values, centers, center_values, alpha, beta):
     sim, best = assign(features, centers, alpha, beta)
     member = (best == jnp.arange(sim.shape[2])[:, None]).astype(sim.dtype)  # [B, E, M, N]
     kept = sim * member
-    total = jnp.einsum("bemn,bned->bemd", kept, values.astype(sim.dtype)) + center_values.swapaxes(1, 2)
+    total = _einsum("bemn,bned->bemd", kept, values.astype(sim.dtype)) + center_values.swapaxes(1, 2)
     aggregate = total / (1.0 + member.sum(-1, keepdims=True))
-    return jnp.einsum("bemn,bemd->bned", kept, aggregate).astype(values.dtype)
+    return _einsum("bemn,bemd->bned", kept, aggregate).astype(values.dtype)
 
 
 def assign(features, centers, alpha, beta):
@@ -44,9 +45,13 @@ def assign(features, centers, alpha, beta):
 
     Of equals the first; arguments as for `cluster`.
     """
-    cosine = jnp.einsum("bmed,bned->bemn", _unit(centers), _unit(features))
+    cosine = _einsum("bmed,bned->bemn", _unit(centers), _unit(features))
     sim = jax.nn.sigmoid(beta + alpha * cosine)
     return sim, lax.stop_gradient(jnp.argmax(sim, axis=2, keepdims=True))
+
+
+# all digits whatever the compute type: a choice of centre rests on them, and four centres cost next to nothing
+_einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
 
 def _unit(x):

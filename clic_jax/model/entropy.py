@@ -111,7 +111,8 @@ class FactorizedPrior(nn.Module):
         def logits(v):
             t = v[..., None]
             for matrix, bias, factor in layers:
-                t = jnp.einsum("...ni,noi->...no", t, jax.nn.softplus(matrix)) + bias
+                exact = lax.Precision.HIGHEST
+                t = jnp.einsum("...ni,noi->...no", t, jax.nn.softplus(matrix), precision=exact) + bias
                 if factor is not None:
                     t = t + jnp.tanh(factor) * jnp.tanh(t)
             return t[..., 0]

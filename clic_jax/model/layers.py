@@ -21,6 +21,19 @@ def fan_in_uniform(fan_in: int):
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
+def in_type(x, dtype):
+    """`x` in a compute type (TrainConfig.dtype): None leaves it, which is float32; so is "tensorfloat32" in memory."""
+    return x.astype(jnp.float32 if dtype == "tensorfloat32" else dtype or x.dtype)
+
+
+def precision(dtype) -> lax.Precision:
+    """What products in a compute type declare: all digits of float32, or what an accelerator is quickest at.
+
+    Undeclared, products of float32 are TensorFloat32's (10 bits) on NVIDIA's GPUs, one pass of bfloat16 (7) on TPUs.
+    """
+    return lax.Precision.HIGHEST if dtype is None else lax.Precision.DEFAULT
+
+
 def activation(name: str):
     """The nonlinearity called `name`: exact erf "gelu", or "leaky_relu" with slope 0.1."""
     return {"gelu": lambda x: nn.gelu(x, approximate=False), "leaky_relu": lambda x: nn.leaky_relu(x, 0.1)}[name]
@@ -50,13 +63,13 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init or init, shape)
         if self.checkerboard:
             kernel = kernel * TAPS[..., None, None].astype(kernel.dtype)
-        x, kernel = x.astype(self.dtype or x.dtype), kernel.astype(self.dtype or x.dtype)
+        x = in_type(x, self.dtype)
+        kernel, exact = kernel.astype(x.dtype), precision(self.dtype)
         if k == 1:
-            x = x @ kernel
+            x = jnp.matmul(x, kernel, precision=exact)
         else:
-            x = lax.conv_general_dilated(
-                x, kernel, (self.stride,) * 2, ((k // 2, k // 2),) * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
+            strides, pads, dims = (self.stride,) * 2, ((k // 2, k // 2),) * 2, ("NHWC", "HWIO", "NHWC")
+            x = lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=dims, precision=exact)
         if self.use_bias:
             x = x + self.param("bias", self.bias_init or init, (self.features,)).astype(x.dtype)
         return x
@@ -76,7 +89,7 @@ class Depthwise(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        x = x.astype(self.dtype or x.dtype)
+        x = in_type(x, self.dtype)
         kernel = self.param("kernel", fan_in_uniform(9), (3, 3, x.shape[-1])).astype(x.dtype)
         bias = self.param("bias", fan_in_uniform(9), (x.shape[-1],)).astype(x.dtype)
         return bias + depthwise3x3(x, kernel)
@@ -102,7 +115,8 @@ def _depthwise_backward(residuals, g):
     b, h, w, c = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     ones = jnp.ones((b * h * w,), g.dtype)  # sums over pixels as matrix products: several times quicker on a CPU
-    taps = [ones @ (padded[:, i : i + h, j : j + w] * g).reshape(-1, c) for i in range(3) for j in range(3)]
+    shifted = [(padded[:, i : i + h, j : j + w] * g).reshape(-1, c) for i in range(3) for j in range(3)]
+    taps = [jnp.matmul(ones, part, precision=lax.Precision.HIGHEST) for part in shifted]
     return depthwise3x3(g, kernel[::-1, ::-1]), jnp.stack(taps).reshape(3, 3, c).astype(kernel.dtype)
 
 
@@ -196,12 +210,13 @@ class Deconv(nn.Module):
     def __call__(self, x):
         k, s, c = self.kernel, self.stride, x.shape[-1]
         init = fan_in_uniform(k * k * self.features)  # the published start counts the output channels
-        x = x.astype(self.dtype or x.dtype)
+        x = in_type(x, self.dtype)
         kernel = self.param("kernel", init, (k, k, c, self.features)).astype(x.dtype)
         before = k - 1 - k // 2
         pads = ((before, s - 1 + k - 1 - before),) * 2  # output_padding = stride - 1 goes to the far side
+        dims, exact = ("NHWC", "HWIO", "NHWC"), precision(self.dtype)
         x = lax.conv_general_dilated(
-            x, kernel, (1, 1), pads, lhs_dilation=(s, s), dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x, kernel, (1, 1), pads, lhs_dilation=(s, s), dimension_numbers=dims, precision=exact
         )
         return x + self.param("bias", init, (self.features,)).astype(x.dtype)
 

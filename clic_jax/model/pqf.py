@@ -44,9 +44,10 @@ def orthonormal(basis):
 
 def fit(maps, residual):
     """Least-squares coefficients [B, C, A] of residual [B, h, w, C] in the orthonormal maps [B, h, w, C, A]."""
-    return jnp.einsum("bhwca,bhwc->bca", maps, residual) / (maps.shape[1] * maps.shape[2])
+    pixels = maps.shape[1] * maps.shape[2]
+    return jnp.einsum("bhwca,bhwc->bca", maps, residual, precision=lax.Precision.HIGHEST) / pixels
 
 
 def apply(maps, coefficients):
     """The correction [B, h, w, C] to add to y_hat."""
-    return jnp.einsum("bhwca,bca->bhwc", maps, coefficients)
+    return jnp.einsum("bhwca,bca->bhwc", maps, coefficients, precision=lax.Precision.HIGHEST)

@@ -19,6 +19,7 @@ from clic_jax.model.layers import (
     TokenMLP,
     activation,
     depth_to_space,
+    in_type,
     positions,
     sow_range,
 )
@@ -146,7 +147,7 @@ class Synthesis(nn.Module):
     @nn.compact
     def __call__(self, x):
         c = self.config
-        x = x.astype(self.dtype or x.dtype)
+        x = in_type(x, self.dtype)
         if x.shape[-1] != c.synthesis_width:
             x = Conv(c.synthesis_width, 1, dtype=self.dtype, name="enter")(x)
         for i in reversed(range(len(c.widths))):

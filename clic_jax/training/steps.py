@@ -72,7 +72,7 @@ def draw_lmbda(model: ModelConfig, key, batch: int):
 
 def loss_and_metrics(params, config: Config, x, lmbda, key):
     """Mean training loss over the batch, and the mean of each quantity worth logging. x: [B, S, S, 3] in [0, 1]."""
-    dtype = None if config.train.dtype == "float32" else jnp.dtype(config.train.dtype)
+    dtype = None if config.train.dtype == "float32" else config.train.dtype
     output = CLIC(config.model, dtype, config.train.remat).apply({"params": params}, x, lmbda, key=key)
     losses, parts = rate_distortion(output, x, lmbda, config.train.metric)
     middle = np.sqrt(config.model.lmbdas[0] * config.model.lmbdas[-1])
@@ -116,7 +116,8 @@ def train_step(config: Config, state: TrainState, crops) -> tuple[TrainState, di
     lmbda = draw_lmbda(config.model, lmbda_key, crops.shape[0])
     x = crops.astype(jnp.float32) / 255
     metrics, grads = metrics_and_gradients(state.params, config, x, lmbda, noise_key)
-    updates, opt_state = make_optimizer(t).update(grads, state.opt_state, state.params)
+    with jax.default_matmul_precision("highest"):  # of bases and orthogonalisations, which must not drift
+        updates, opt_state = make_optimizer(t).update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     # an average of few steps must not remember the start
     decay = jnp.minimum(t.ema, (1 + state.step) / (10 + state.step))
