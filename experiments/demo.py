@@ -180,7 +180,7 @@ def train_and_code(out: Path, seconds: float) -> int:
     if run.exists():
         shutil.rmtree(run)
     options = {"--config": CONFIGS / "tiny.py", "--data": "sample", "--valid": "none", "--out": run}
-    options |= {"--max-seconds": seconds}
+    options |= {"--train-seconds": seconds}
     settings = ["--set", "train.warmup=50", "--set", f"train.log_every={LOG_EVERY}"]
     if status := train.main([str(part) for option in options.items() for part in option] + settings):
         return status

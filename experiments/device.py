@@ -11,6 +11,18 @@ from clic_jax.model import layers
 from experiments.benchmark.stopwatch import repeat
 
 PEAK_SIZE = {"cpu": 2048}  # side of the matrices; 8192 on accelerators
+# dense products without sparsity, 1e12 FLOP/s, as their makers publish them, by compute type (TrainConfig.dtype) and
+# by how JAX's name of the device begins; the first that fits
+PUBLISHED_TFLOPS = {
+    "NVIDIA H100 PCIe": {"float32": 51, "tensorfloat32": 378, "bfloat16": 756},
+    "NVIDIA H100": {"float32": 67, "tensorfloat32": 494, "bfloat16": 989},
+    "NVIDIA H200": {"float32": 67, "tensorfloat32": 494, "bfloat16": 989},
+    "NVIDIA A100": {"float32": 19.5, "tensorfloat32": 156, "bfloat16": 312},
+    "TPU v4": {"bfloat16": 275},
+    "TPU v5 lite": {"bfloat16": 197},
+    "TPU v5": {"bfloat16": 459},
+    "TPU v6 lite": {"bfloat16": 918},
+}
 _COMPILE_EVENTS = (
     "/jax/core/compile/jaxpr_trace_duration",
     "/jax/core/compile/jaxpr_to_mlir_module_duration",
@@ -28,6 +40,12 @@ def matmul_peak(dtype: str = "float32") -> float:
     product = jax.jit(functools.partial(jnp.matmul, precision=layers.precision(dtype)))
     product(a, a).block_until_ready()
     return n**3 / min(repeat(lambda: product(a, a).block_until_ready(), 20, 1.0))
+
+
+def published_peak(kind: str, dtype: str) -> float | None:
+    """Multiply-accumulates a second of a device of that kind in a compute type, by its maker; None where not known."""
+    found = next((peaks for name, peaks in PUBLISHED_TFLOPS.items() if kind.startswith(name)), {}).get(dtype)
+    return found and found * 1e12 / 2
 
 
 def name() -> str:

@@ -113,9 +113,15 @@ class TrainingCheckpoints:
         """The newest step that is kept, or None."""
         return self._manager.latest_step()
 
-    def best_step(self) -> int | None:
-        """The step with the lowest `loss`, or None if no kept step came with one."""
-        return self._manager.best_step()
+    def best_step(self, since: int = 0) -> int | None:
+        """The step with the lowest `loss` of those from `since` on, or None if no kept one came with a finite loss."""
+        losses = {step: self.loss(step) for step in self._manager.all_steps() if step >= since}
+        return min((step for step in losses if losses[step] < np.inf), key=losses.get, default=None)
+
+    def loss(self, step: int) -> float:
+        """What a kept step came with; infinite for none, or one that is not finite."""
+        loss = (self._manager.metrics(step) or {}).get("loss", np.inf)
+        return loss if np.isfinite(loss) else np.inf
 
     def restore_newest(self, example: Any) -> Any:
         """As `restore` of the newest step that is not damaged; newer ones are told by a warning, and removed.

@@ -29,14 +29,16 @@ def reconstruct(config: ModelConfig, params, x, lmbda: float):
     return np.asarray(x_hat[0, :h, :w]), float(spent[0])
 
 
-def evaluate(config: ModelConfig, params, photographs, lmbdas=None) -> list[dict]:
+def evaluate(config: ModelConfig, params, photographs, lmbdas=None, metric: str = "mse") -> list[dict]:
     """One row a lmbda: {"lmbda", "bpp", "psnr", "loss"}, each the mean over photographs of its value on each of them.
 
     Args:
       photographs: iterable of uint8 [H, W, 3], any sizes; each size compiles once.
       lmbdas: operating points; the config's where None.
-    Returns: bpp counts estimated bits over the true size; psnr is of the 8-bit image, in dB; loss is lmbda * 255^2 *
-    MSE + bpp.
+      metric: the distortion of `loss`, as TrainConfig.metric; "ms-ssim" needs sides of 161 pixels.
+    Returns: bpp counts estimated bits over the true size; psnr is of the 8-bit image, in dB; loss is lmbda * distortion
+    + bpp, the distortion being 255^2 * MSE of [0, 1] pixels, or 1 - MS-SSIM, which is then there as "ms_ssim" as well.
+    Raises: UserError for a photograph too small for MS-SSIM.
     """
     rows = []
     photographs = list(photographs)
@@ -45,6 +47,10 @@ def evaluate(config: ModelConfig, params, photographs, lmbdas=None) -> list[dict
         for x in photographs:
             x_hat, spent = reconstruct(config, params, x, lmbda)
             bpp = spent / (x.shape[0] * x.shape[1])
-            points.append((bpp, metrics.psnr(x, x_hat), lmbda * metrics.mse(x, x_hat) + bpp))
-        rows.append(dict(zip(("bpp", "psnr", "loss"), np.mean(points, 0).tolist()), lmbda=lmbda))
+            point = {"bpp": bpp, "psnr": metrics.psnr(x, x_hat)}
+            if metric == "ms-ssim":
+                point["ms_ssim"] = metrics.ms_ssim(x, x_hat)
+            distortion = 1 - point["ms_ssim"] if metric == "ms-ssim" else metrics.mse(x, x_hat)
+            points.append(point | {"loss": lmbda * distortion + bpp})
+        rows.append({name: float(np.mean([p[name] for p in points])) for name in points[0]} | {"lmbda": lmbda})
     return rows

@@ -11,15 +11,18 @@ from clic_jax.config import ConfigError, ModelConfig
 from clic_jax.model.clic import STEP_AT_UNIT_LMBDA, reference_lmbda
 
 RESIDUAL_GAIN = 0.1  # the residual branches start at a tenth of their usual size
+# lmbda of 1 - MS-SSIM over that of 255^2 * MSE at the same rate: 1,333 to 1,253 in the lists that papers train with
+MS_SSIM_LMBDA = 1300
 BALANCE = 0.5  # activations between the levels are divided by their standard deviation to this power
 
 
-def transform_codec(params, config: ModelConfig, crops):
+def transform_codec(params, config: ModelConfig, crops, metric: str = "mse"):
     """`params` with the linear path of g_a, g_s and the scales of y set from photographs.
 
     Args:
       params: initial parameters of `CLIC(config)`.
       crops: uint8 [n, S, S, 3], S a multiple of 16; some hundred thousand pixels are enough.
+      metric: the distortion that the config's lmbdas are of, as TrainConfig.metric: it decides the quantisation step.
     Returns: a new parameter tree of NumPy arrays.
     Raises: ConfigError when the config has no linear path.
     """
@@ -34,7 +37,7 @@ def transform_codec(params, config: ModelConfig, crops):
     for name in ("g_a", "g_s"):
         params[name] = _damp(params[name])
     g_a, g_s = params["g_a"], params["g_s"]
-    step = STEP_AT_UNIT_LMBDA / np.sqrt(reference_lmbda(c))
+    step = STEP_AT_UNIT_LMBDA / np.sqrt(reference_lmbda(c) / (MS_SSIM_LMBDA if metric == "ms-ssim" else 1))
     s, x = c.stem_stride, crops.astype(np.float64) / 255 - 0.5
 
     patches = _blocks(x, s)

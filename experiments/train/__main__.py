@@ -17,17 +17,25 @@ all GPUs of one machine being one process's:
         --out /nfs/run --distributed"                                                         a TPU pod
 """
 
+import contextlib
+import math
 import shlex
 import sys
+import time
+from pathlib import Path
 
 import jax
 
-from clic_jax import config, runtime
-from clic_jax.checkpoints import published, states
+from clic_jax import config, runtime, settings
+from clic_jax.checkpoints import arrays, published, states
+from clic_jax.cli import error_text
+from clic_jax.errors import UserError
 from clic_jax.model import clic
 from clic_jax.training import data, growth, pca_start, steps
-from experiments import cli, publish
+from experiments import cli, device, publish
 from experiments.train import feed, loop, options, processes, run_log
+from experiments.train.deadline import Deadline
+from experiments.train.profile import Profile
 
 PCA_CROPS, PCA_CROP = 400, 64  # what the transform-codec start looks at
 
@@ -48,7 +56,7 @@ def first_params(cfg: config.Config, photos, init: str | None = None):
     params = clic.init_params(cfg.model, cfg.train.seed)
     if cfg.train.pca_start:
         crops = photos(PCA_CROPS, PCA_CROP)
-        params = pca_start.transform_codec(params, cfg.model, crops)
+        params = pca_start.transform_codec(params, cfg.model, crops, cfg.train.metric)
     return params
 
 
@@ -63,19 +71,54 @@ def held_out(spec: str) -> list:
     return [] if spec == "none" else [x for _, x in data.whole_images(spec)]
 
 
+class Stopped(UserError):
+    """Training could not go on; the message says what there is to go on from."""
+
+
+@contextlib.contextmanager
+def remains_told(out: Path):
+    """Adds to what goes wrong inside, a state that is not finite or a full disk, what there is to go on from."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        there = arrays.steps_in(out)
+        remedy = f"go on from step {there[0]} with: {command(out)}" if there else "there is no checkpoint to go on from"
+        raise Stopped(f"{error_text(error)}; {remedy}") from error
+
+
+def command(out: Path) -> str:
+    """The line that goes on with a run."""
+    return f"python -m experiments.train --resume --out {shlex.quote(str(out))}"
+
+
+def chosen_average(state: steps.TrainState, measured: dict | None, manager, since: int, out: Path, log: run_log.RunLog):
+    """(averaged parameters to publish, what is told of them).
+
+    Those with the best held-out loss, of the last step and of the checkpoints that evaluations made from step `since`
+    on; without held-out photographs those of the last step.
+    """
+    last, best = int(state.step), manager.best_step(since)
+    if not measured or best is None or measured["loss"] <= manager.loss(best):
+        return jax.device_get(state.ema), {"step": last} | (measured or {})
+    gain = 1 - math.exp(manager.loss(best) - measured["loss"])
+    log.message(f"publishing step {best}, whose held-out loss is {gain:.2%} lower than that of step {last}")
+    return published.load_published(out / str(best))[1], {"step": best, "loss": manager.loss(best)}
+
+
 def main(argv=None) -> int:
     """Runs the command line; returns the exit status."""
+    begin = time.monotonic()
     args = parse(argv)
     if args.distributed is not None:
         processes.join(args.distributed)
     runtime.use_cache()
     runtime.keep_memory()
     with runtime.usual_settings():
-        return train(args)
+        return train(args, begin)
 
 
-def train(args) -> int:
-    """The run of a command line, to its published weights; returns the exit status."""
+def train(args, begin: float) -> int:
+    """The run of a command line that began at that time, to its published weights; returns the exit status."""
     run = options.settle(args)
     cfg, out = run.config, run.out
     mesh = steps.make_mesh()
@@ -96,31 +139,41 @@ def train(args) -> int:
         resumed = args.resume and manager.latest_step() is not None
         state = manager.restore_newest(shapes) if resumed else first_state(cfg, source.crops, args.init, mesh)
         runtime.release_memory(programs=True)  # those that drew the parameters, above all
-        first = int(state.step)
-        with run_log.RunLog(out, min(cfg.train.steps, args.max_steps or cfg.train.steps), first) as log:
+        first, last = int(state.step), min(cfg.train.steps, args.max_steps or cfg.train.steps)
+        deadline = Deadline(begin, args.max_seconds, args.train_seconds)
+        lmbdas = len(loop.evaluated_lmbdas(cfg))
+        deadline.expect("evaluation", source.compile_seconds, lmbdas * sum(x.size // 3 for x in photographs))
+        pixels = len(cfg.model.lmbdas) * publish.CALIBRATION_PIXELS
+        deadline.expect("publishing", source.compile_seconds, pixels)
+        peak = device.published_peak(mesh.devices.flat[0].device_kind, cfg.train.dtype)
+        pixels_at_peak = peak and peak * mesh.size * cfg.train.batch * cfg.train.crop**2 / source.macs
+        with remains_told(out), run_log.RunLog(out, last, first, peak=pixels_at_peak) as log:
             size = sum(x.size for x in jax.tree.leaves(state.params))
             log.message(
                 f"{cfg.name}: {size / 1e6:.2f} M parameters, {mesh.size} x {mesh.devices.flat[0].device_kind}, "
                 f"{cfg.train.batch} crops of {cfg.train.crop}x{cfg.train.crop} a step, "
                 f"data {run.data}, from step {first}"
             )
+            log.text(first, "config", settings.to_json(cfg))
             with loop.stop_signals() as asked:
-                state, reason = loop.train(cfg, args, state, source, photographs, manager, log, asked)
+                limits, profile = loop.Limits(last, deadline, asked), Profile(out, args.profile)
+                state, reason, measured = loop.train(cfg, limits, state, source, photographs, manager, log, profile)
             step = int(state.step)
-            measured = None if reason == "interrupted" else loop.evaluate(cfg, state, photographs, log, step)
-            if manager.latest_step() != step or measured:
-                manager.save(step, state, measured, force=True)
-            manager.wait()  # what is said next must be true
-            command = f"python -m experiments.train --resume --out {shlex.quote(str(out))}"
-            stopped = f"stopped at step {step}; continue with: {command}"
+            if not measured and reason != "interrupted":
+                measured = loop.evaluate(cfg, state, photographs, log, step)
+            if manager.latest_step() != step:
+                # an evaluation made because of a stop is no candidate: where a run stops must not change what it gives
+                scheduled = loop.due(cfg.train.eval_every, step, source.steps_per_call)
+                manager.save(step, state, measured if scheduled else None)
+            manager.wait()
+            stopped = f"stopped at step {step}; continue with: {command(out)}"
             log.message(stopped if step < cfg.train.steps else f"finished at step {step}")
-    if reason == "interrupted":
-        return 130
-    if jax.process_index() == 0:
-        name = publish.publish(
-            out / "published", cfg, jax.device_get(state.ema), source.crops, {"step": step} | (measured or {})
-        )
-        print(f"{out / 'published'}: model {name}")
+            if reason == "interrupted":
+                return 130
+            average, about = chosen_average(state, measured, manager, run.valid_since, out, log)
+            if jax.process_index() == 0:
+                name = publish.publish(out / "published", cfg, average, source.crops, about)
+                print(f"{out / 'published'}: model {name}")
     return 0
 
 

@@ -1,6 +1,7 @@
 """Where batches come from, photographs on the devices or crops read while training, with the step compiled for them."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from clic_jax.config import Config
 from clic_jax.training import data, steps, streaming
+from experiments import complexity
 
 MEMORY_LIMIT_MIB = 1900  # photographs that decode to more are read while training
 
@@ -16,10 +18,12 @@ MEMORY_LIMIT_MIB = 1900  # photographs that decode to more are read while traini
 class Feed(NamedTuple):
     """What a training loop runs: `state, metrics = step(state, next(batches))`."""
 
-    step: Callable  # (state, batch) -> (state, mean metrics), compiled; `steps_per_call` optimiser steps
     batches: Callable[[int], Iterator]  # the batches from a step on, without end
     crops: Callable[[int, int], np.ndarray]  # (n, size) -> uint8 [n, size, size, 3], to look at before or after
+    step: Callable  # (state, batch) -> (state, mean metrics), compiled; `steps_per_call` optimiser steps
     steps_per_call: int
+    compile_seconds: float  # that the step took
+    macs: int  # multiply-accumulates of one optimiser step, over all devices, recomputation included
 
 
 def open_feed(cfg: Config, spec: str, workers: int, mesh, shapes) -> Feed:
@@ -29,7 +33,7 @@ def open_feed(cfg: Config, spec: str, workers: int, mesh, shapes) -> Feed:
     """
     t = cfg.train
     if streaming.is_large(spec, MEMORY_LIMIT_MIB):
-        step = steps.compile_step(steps.make_streamed_step(cfg, mesh), shapes, steps.batch_shape(cfg, mesh))
+        compiled = _compiled(steps.make_streamed_step(cfg, mesh), 1, shapes, steps.batch_shape(cfg, mesh))
         share = dict(process_index=jax.process_index(), process_count=jax.process_count(), workers=workers)
 
         def streamed(first):
@@ -41,7 +45,7 @@ def open_feed(cfg: Config, spec: str, workers: int, mesh, shapes) -> Feed:
             stream = streaming.stream_crops(spec, batch=8, size=size, seed=t.seed, start_step=0)
             return np.concatenate([next(stream) for _ in range(-(-n // 8))])[:n]
 
-        return Feed(step, streamed, first_crops, 1)
+        return Feed(streamed, first_crops, *compiled)
 
     photos = data.load_photos(spec, min_size=t.crop)
     on_devices = steps.replicate(mesh, photos)  # the compiled step draws its own crops
@@ -49,5 +53,12 @@ def open_feed(cfg: Config, spec: str, workers: int, mesh, shapes) -> Feed:
     def drawn(n, size):
         return np.asarray(data.random_crops(photos, jax.random.key(t.seed), batch=n, size=size))
 
-    step = steps.compile_step(steps.make_cached_steps(cfg, mesh), shapes, on_devices)
-    return Feed(step, lambda first: itertools.repeat(on_devices), drawn, t.steps_per_call)
+    compiled = _compiled(steps.make_cached_steps(cfg, mesh), t.steps_per_call, shapes, on_devices)
+    return Feed(lambda first: itertools.repeat(on_devices), drawn, *compiled)
+
+
+def _compiled(step, per_call: int, *shapes) -> tuple:
+    """The last four fields of a Feed: of the jitted `step` for such arguments."""
+    begin = time.monotonic()
+    macs = complexity.count(step.trace(*shapes).jaxpr.jaxpr) // per_call  # jax.jit keeps the trace for the compilation
+    return steps.compile_step(step, *shapes), per_call, time.monotonic() - begin, macs

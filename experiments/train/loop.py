@@ -1,22 +1,24 @@
 """The training loop: steps, rows of the log, evaluations, checkpoints, and every reason to stop."""
 
-import argparse
 import contextlib
 import math
 import signal
-import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clic_jax import metrics
 from clic_jax.checkpoints.states import TrainingCheckpoints
 from clic_jax.config import Config
 from clic_jax.errors import UserError
 from clic_jax.training import evaluation
 from clic_jax.training.steps import TrainState
 from experiments.train import processes
+from experiments.train.deadline import Deadline
 from experiments.train.feed import Feed
+from experiments.train.profile import Profile
 from experiments.train.run_log import RunLog
 
 
@@ -24,74 +26,120 @@ class NotFinite(UserError):
     """Training has diverged: a metric or a parameter is NaN or infinite."""
 
 
+class Limits(NamedTuple):
+    """How long to train."""
+
+    last_step: int
+    deadline: Deadline
+    asked: list  # of `stop_signals`: not empty where the user, or the system, has asked to stop
+
+
+class Ended(NamedTuple):
+    """What training ends with."""
+
+    state: TrainState
+    reason: str  # "done", "time" or "interrupted"
+    measured: dict | None  # what `evaluate` said of this very state, if it was asked
+
+
 def train(
     cfg: Config,
-    limits: argparse.Namespace,
+    limits: Limits,
     state: TrainState,
     feed: Feed,
     photographs: list,
     manager: TrainingCheckpoints,
     log: RunLog,
-    asked: list,
-) -> tuple[TrainState, str]:
-    """Trains until a limit, or until `asked` (`stop_signals`) is not empty.
+    profile: Profile,
+) -> Ended:
+    """Trains until a limit, one step at least.
 
-    Args:
-      limits: `max_steps` and `max_seconds`, or None each.
-      photographs: held out, uint8 [H, W, 3] each; empty for no evaluation.
-    Returns: (state, why it stopped: "done", "time" or "interrupted").
+    Args: photographs: held out, uint8 [H, W, 3] each; empty for no evaluation.
     Raises: NotFinite, with nothing saved of what is not finite; CheckpointError.
     """
-    t, begin, history = cfg.train, time.monotonic(), []
-    step, stop = int(state.step), min(t.steps, limits.max_steps or t.steps)
-    batches, shown, reason = feed.batches(step), {}, "done"
-
-    def due(every):
-        return step // every != (step - feed.steps_per_call) // every
-
-    def seconds_left():
-        return limits.max_seconds - (time.monotonic() - begin) if limits.max_seconds else math.inf
+    t, deadline, history = cfg.train, limits.deadline, []
+    step, stop = int(state.step), limits.last_step
+    batches, shown, reason, measured = feed.batches(step), {}, "done", None
+    pixels, uncounted = t.batch * t.crop**2 * feed.steps_per_call, 0
+    deadline.start()
 
     def why_stop():
         """Why to stop now, or ""; several processes agree on it, and only now and then."""
-        why = 2 if asked else 1 if seconds_left() < 0 else 0
-        together = jax.process_count() == 1 or due(t.log_every)
+        why = 2 if limits.asked else 1 if deadline.left(log.pixels_per_second) < 0 else 0
+        together = jax.process_count() == 1 or due(t.log_every, step, feed.steps_per_call)
         return ("", "time", "interrupted")[processes.largest(why) if together else 0]
 
+    def write_row():
+        """The means since the last row, whatever was saved or evaluated meanwhile."""
+        shown.update(averages(history, step, feed.steps_per_call))
+        history.clear()
+        log.row(step, **shown, **log.machine(uncounted))
+
     while step < stop:
-        state, metrics = feed.step(state, next(batches))
+        if told := profile.step(feed.steps_per_call):
+            log.message(told)
+        state, told_of_step = feed.step(state, next(batches))
         step += feed.steps_per_call
         if history:
             jax.block_until_ready(history[-1])  # keeps at most two calls in flight
-        history.append(metrics)
-        if due(t.log_every) or step >= stop:
-            shown = averages(history, step, feed.steps_per_call)
-            history.clear()
-            log.row(step, **shown)
-        log.progress(
-            step,
-            t.batch * t.crop**2 * feed.steps_per_call,
-            seconds_left(),
-            **{name: shown[name] for name in ("loss", "bpp", "psnr") if name in shown},
-        )
-        if due(t.eval_every) or due(t.save_every):
+        history.append(told_of_step)
+        measured, uncounted = None, pixels
+        if due(t.log_every, step, feed.steps_per_call) or step >= stop:
+            write_row()
+        numbers = {name: shown[name] for name in ("loss", "bpp", "psnr") if name in shown}
+        log.progress(step, pixels, deadline.left(log.pixels_per_second), **numbers)
+        uncounted = 0
+        reason_now = why_stop()
+        evaluating, saving = (due(every, step, feed.steps_per_call) for every in (t.eval_every, t.save_every))
+        if not reason_now and (evaluating or saving):
             check_finite(state, history, step, feed.steps_per_call)
-            manager.save(step, state, evaluate(cfg, state, photographs, log, step) if due(t.eval_every) else None)
-        if reason_now := why_stop():
+            with log.paused():
+                if evaluating:
+                    with deadline.timed("evaluation"):
+                        measured = evaluate(cfg, state, photographs, log, step)
+                with deadline.timed("checkpoint"):
+                    manager.save(step, state, measured)
+            reason_now = why_stop()
+        if reason_now:
             reason = reason_now
             break
+    if told := profile.close():
+        log.message(told)
     check_finite(state, history, step, feed.steps_per_call)
-    return state, reason
+    if history:
+        write_row()
+    return Ended(state, reason, measured)
+
+
+def due(every: int, step: int, per_call: int) -> bool:
+    """Whether the call of `per_call` steps that ended at `step` has passed a multiple of `every`."""
+    return step // every != (step - per_call) // every
+
+
+def evaluated_lmbdas(cfg: Config) -> tuple[float, ...]:
+    """The operating points that `evaluate` looks at: three or four over the range."""
+    return cfg.model.lmbdas[:: max(len(cfg.model.lmbdas) // 3, 1)]
 
 
 def evaluate(cfg: Config, state: TrainState, photographs: list, log: RunLog, step: int) -> dict | None:
-    """Held-out rate and distortion of the averaged parameters, into the log; {"loss": mean over lmbda} or None."""
+    """Held-out rate and distortion of the averaged parameters, into the log; {"loss": mean over lmbda} or None.
+
+    The loss, by which the best checkpoint is chosen, has the distortion that the model is trained for.
+    """
     if not photographs:
         return None
-    lmbdas = cfg.model.lmbdas[:: max(len(cfg.model.lmbdas) // 3, 1)]
-    rows = evaluation.evaluate(cfg.model, jax.tree.map(lambda x: x.addressable_data(0), state.ema), photographs, lmbdas)
-    log.row(step, **{f"valid_{key}_{row['lmbda']:g}": row[key] for row in rows for key in ("bpp", "psnr", "loss")})
-    log.message(f"step {step}, held out: " + "; ".join(f"{row['bpp']:.3f} bpp {row['psnr']:.2f} dB" for row in rows))
+    lmbdas, metric = evaluated_lmbdas(cfg), cfg.train.metric
+    params = jax.tree.map(lambda x: x.addressable_data(0), state.ema)
+    rows = evaluation.evaluate(cfg.model, params, photographs, lmbdas, metric)
+    found = {f"valid_{key}_{row['lmbda']:g}": value for row in rows for key, value in row.items() if key != "lmbda"}
+    log.row(step, **found, **log.machine())
+    middle = lmbdas[len(lmbdas) // 2]
+    picture, _ = evaluation.reconstruct(cfg.model, params, photographs[0], middle)
+    log.picture(step, f"held_out/lmbda_{middle:g}", picture)
+    told = (f"{row['bpp']:.3f} bpp {row['psnr']:.2f} dB" for row in rows)
+    if metric == "ms-ssim":
+        told = (f"{row['bpp']:.3f} bpp {metrics.ms_ssim_db(row['ms_ssim']):.2f} dB MS-SSIM" for row in rows)
+    log.message(f"step {step}, held out: " + "; ".join(told))
     return {"loss": float(np.mean([np.log(row["loss"]) for row in rows]))}
 
 
@@ -119,10 +167,7 @@ def _all_finite(params):
 
 
 def _diverged(what: str, step: int) -> NotFinite:
-    return NotFinite(
-        f"{what} at step {step}: try a smaller train.learning_rate or train.grad_clip; "
-        "the last checkpoint is from before"
-    )
+    return NotFinite(f"{what} at step {step}: try a smaller train.learning_rate or train.grad_clip")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from clic_jax.files import atomic
 from experiments import cli, experiment
 
 RUN = "run.json"  # in the run's folder: the data, by which a resumed run goes on with the same
+KEPT = ("data", "valid", "valid_since")
 DATA, VALID = "sample", "sample:valid"
 
 
@@ -39,7 +41,14 @@ def parse(argv, description: str) -> argparse.Namespace:
     text = "go on from the newest checkpoint in --out, with its config and data; other options change them"
     add("--resume", action="store_true", help=text)
     add("--max-steps", type=int, help="stop after this step; the schedule's length stays train.steps")
-    add("--max-seconds", type=float, help="stop after this time, saving a checkpoint")
+    text = (
+        "the whole command's, from its start to its end: training stops while there is time for the last evaluation, "
+        "checkpoint and publishing, by what they took before or else by estimate; one step is made in any case"
+    )
+    add("--max-seconds", type=float, help=text)
+    add("--train-seconds", type=float, help="the training's alone, from its first step on; all else comes on top")
+    text = "trace this many steps, after the first calls, for JAX's profiler; in --out, where TensorBoard finds it"
+    add("--profile", type=int, metavar="STEPS", help=text)
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting, e.g. train.batch=4")
     add("--workers", type=int, default=0, help="reading processes where the photographs do not fit in memory")
     text = (
@@ -47,7 +56,11 @@ def parse(argv, description: str) -> argparse.Namespace:
         "nothing need be given where JAX finds out by itself (Slurm, Open MPI, TPU pods)"
     )
     add("--distributed", nargs="?", const="", metavar="HOST:PORT,COUNT,INDEX", help=text)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for name in ("max_steps", "max_seconds", "train_seconds", "profile"):
+        if (value := getattr(args, name)) is not None and not 0 < value < math.inf:
+            parser.error(f"--{name.replace('_', '-')} must be above 0, not {value:g}")
+    return args
 
 
 class Run(NamedTuple):
@@ -58,6 +71,7 @@ class Run(NamedTuple):
     data: str
     valid: str
     changes: list[str]  # by which a resumed run differs from what it was, a line each
+    valid_since: int  # step from which on the held-out photographs are these: losses of others do not compare
 
 
 def chosen(args) -> config.Config:
@@ -75,8 +89,8 @@ def settle(args) -> Run:
     out = args.out or Path("runs") / chosen(args).name
     stored = arrays.stored_config(out.absolute()) if args.resume else None
     if stored is None:
-        return Run(settings.override(chosen(args), args.set), out, args.data or DATA, args.valid or VALID, [])
-    kept = {"data": DATA, "valid": VALID}
+        return Run(settings.override(chosen(args), args.set), out, args.data or DATA, args.valid or VALID, [], 0)
+    kept = {"data": DATA, "valid": VALID, "valid_since": 0}
     if (out / RUN).exists():
         kept |= json.loads((out / RUN).read_text())
     new = settings.override(chosen(args) if args.config else stored, args.set)
@@ -84,7 +98,8 @@ def settle(args) -> Run:
     changes = differences(stored, new)
     for name, now in (("data", data), ("valid", valid)):
         changes += [f"--{name} {kept[name]} -> {now}"] if now != kept[name] else []
-    return Run(new, out, data, valid, changes)
+    since = kept["valid_since"] if valid == kept["valid"] else arrays.steps_in(out)[0] + 1
+    return Run(new, out, data, valid, changes, since)
 
 
 def differences(old: config.Config, new: config.Config) -> list[str]:
@@ -99,7 +114,7 @@ def differences(old: config.Config, new: config.Config) -> list[str]:
 def remember(run: Run) -> None:
     """Writes what a later --resume of the run needs besides its checkpoints."""
     run.out.mkdir(parents=True, exist_ok=True)
-    atomic.write(run.out / RUN, json.dumps({"data": run.data, "valid": run.valid}).encode())
+    atomic.write(run.out / RUN, json.dumps({name: getattr(run, name) for name in KEPT}).encode())
 
 
 def say(changes: list[str]) -> None:

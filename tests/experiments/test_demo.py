@@ -106,7 +106,7 @@ def test_what_follows_the_training(published_micro, tmp_path, monkeypatch, capsy
     (run / "old").touch()
     monkeypatch.setattr(demo.train, "main", trained)
     assert demo.train_and_code(tmp_path, 7) == 0
-    assert not (run / "old").exists() and "--max-seconds 7 " in " ".join(asked)
+    assert not (run / "old").exists() and "--train-seconds 7 " in " ".join(asked)
     decoded = clic_jax.decompress((tmp_path / "trained.clic").read_bytes(), model=run / "published")
     check_columns(tmp_path / "before_after.png", [demo.held_out()[1], decoded])
     assert (tmp_path / "loss.png").exists() and f"--model {run / 'published'}" in capsys.readouterr().out

@@ -182,7 +182,7 @@ def test_metrics_are_strict_json(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which is Linux's")
 def test_full_disk(tmp_path, monkeypatch):
     """The error names its cause, so that the command line can, and keeps it through the closing of the files."""
-    monkeypatch.setattr(run_log, "_reopen", lambda *_: open("/dev/full", "a"))
+    monkeypatch.setattr(run_log, "_reopen", lambda *_: (open("/dev/full", "a"), 0.0))
     with pytest.raises(OSError) as raised:
         with RunLog(tmp_path, 10) as log:
             log.row(1, loss=1)
