@@ -7,6 +7,7 @@ upkeep cheap on a CPU. Sides of one length are stacked, so that a step has one f
 for each layer.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -143,8 +144,10 @@ def _iterate(covariances, bases):
     strength = jnp.einsum("kij,kil,klj->kj", bases, covariances, bases)
     order = jnp.argsort(-strength, axis=-1)
     bases = jnp.take_along_axis(bases, order[:, None], axis=-1)
-    factors = jax.lax.map(jnp.linalg.qr, covariances @ bases + 1e-30 * bases)  # a batched qr can hang on a CPU
-    return factors[0], order
+    turned = covariances @ bases + 1e-30 * bases
+    # all at once where that is quick; a batched qr can hang on a CPU
+    one_by_one = functools.partial(jax.lax.map, jnp.linalg.qr)
+    return jax.lax.platform_dependent(turned, cpu=one_by_one, default=jnp.linalg.qr)[0], order
 
 
 def _reorder(second, orders):

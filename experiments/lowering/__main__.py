@@ -1,8 +1,11 @@
 """Do our programs suit accelerators? Lowers the codec and the training steps for CUDA and TPU, without either.
 
-    python -m experiments.lowering --out experiments/results/lowering/lowered.json      every combination, 20 minutes
-    python -m experiments.lowering --presets tiny --quick                               a minute of it
-    make lowering && .venv-lowering/bin/python -m experiments.lowering --target h100 --out ...   and compiled, or v5e
+    python -m experiments.lowering --out experiments/results/lowering/lowered.json     some minutes
+    python -m experiments.lowering --all                         every combination of settings of a training step, hours
+    make lowering && .venv-lowering/bin/python -m experiments.lowering --target h100 --out ...    and compiled, or v5e
+
+Training steps are those of each preset in float32 with Adam, a step a call, on one device, and with one of these
+changed at a time. --presets and --parts name less.
 
 A program fails where it does not lower or compile, calls the host, has an array of float64, or a dot or convolution of
 float32 that leaves its precision to the device. What it multiplies and calls is counted for each; compiled, also its
@@ -35,8 +38,8 @@ def parse(argv=None) -> argparse.Namespace:
     add = parser.add_argument
     add("--presets", nargs="+", default=list(config.PRESETS), help=f"of {', '.join(config.PRESETS)}; default all")
     add("--parts", nargs="+", choices=PARTS, default=PARTS, help="the codec's programs, training steps; default both")
-    add("--target", choices=targets.TARGETS, help="compile for it as well, one change of a preset's step at a time")
-    add("--quick", action="store_true", help="one change of a preset's step at a time, not all combinations")
+    add("--target", choices=targets.TARGETS, help="compile for it as well, where its compiler is installed")
+    add("--all", action="store_true", help="training steps in all combinations of settings")
     add("--out", type=Path, metavar="FILE", help="write the table as JSON")
     args = parser.parse_args(argv)
     args.presets = [config.preset(name) for name in args.presets]
@@ -130,7 +133,7 @@ def main(argv=None) -> int:
         targets.devices(args.target, 1)  # now rather than in every row
     begin, rows = time.monotonic(), []
     for preset in args.presets:
-        for part, program in programs_of(preset, args.parts, args.target, not (args.quick or args.target)):
+        for part, program in programs_of(preset, args.parts, args.target, args.all):
             for row in rows_of(program, preset.name, part, args.target):
                 rows.append(row)
                 print(f"{time.monotonic() - begin:5.0f} s  {told(row)}", file=sys.stderr, flush=True)

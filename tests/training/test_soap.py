@@ -1,5 +1,7 @@
 """SOAP against Adam where they must agree, and where it must win."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,6 +123,17 @@ def test_kernels_share_their_bases_over_taps():
     matrices = taps[0].reshape(9, 5, 4)
     for n, expected in (("5", sum(g @ g.T for g in matrices)), ("4", sum(g.T @ g for g in matrices))):
         np.testing.assert_allclose(state.covariances[n][0], 0.25 * expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("platform, call", [("cuda", "cusolver_geqrf_ffi"), ("tpu", "Qr")])
+def test_accelerators_factorise_all_sides_of_a_length_at_once(platform, call):
+    """One call on the whole stack, outside of any loop; on a CPU one after the other."""
+    transform, grads = scale_by_soap(), {"a": jnp.zeros((4, 4)), "b": jnp.zeros((3, 4, 4))}
+    traced = jax.jit(transform.update).trace(grads, jax.eval_shape(transform.init, grads))
+    (there,) = re.findall(rf"@{call}\(.*", traced.lower(lowering_platforms=(platform,)).as_text())
+    assert "tensor<4x4x4xf32>" in there
+    (here,) = re.findall(r"@lapack_sgeqrf_ffi\(.*", traced.lower(lowering_platforms=("cpu",)).as_text())
+    assert "tensor<4x4xf32>" in here
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-12, 1e6])
