@@ -21,6 +21,7 @@ BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{post
 SHOWN = 512  # largest side of a picture in the event files, in pixels
 # what a row says of the machine; a resumed run has other figures there, and the same everywhere else
 MACHINE = ("seconds", "pixels_per_second", "memory_mib", "mfu")
+SETTLED_S = 10  # until a rate is worth planning with
 RATE_OVER_S = 30  # stretch of time over which rates are measured, so that compilation soon stops to count
 
 
@@ -129,8 +130,8 @@ class RunLog:
 
     @property
     def pixels_per_second(self) -> float:
-        """Image pixels a second, lately; 0 at first."""
-        return self._rate
+        """Image pixels a second, lately; 0 for the first seconds, when they tell nothing."""
+        return self._rate if time.monotonic() - self._begin > SETTLED_S else 0.0
 
     def progress(self, step: int, pixels: int, seconds_left: float = math.inf, **shown: float) -> None:
         """Moves the bar to `step`; without a terminal, a line every half a minute.
