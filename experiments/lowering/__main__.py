@@ -1,6 +1,6 @@
 """Do our programs suit accelerators? Lowers the codec and the training steps for CUDA and TPU, without either.
 
-    python -m experiments.lowering --out experiments/results/lowering/lowered.json     some minutes
+    python -m experiments.lowering --out experiments/results/lowering/lowered.json     a quarter of an hour
     python -m experiments.lowering --all                         every combination of settings of a training step, hours
     make lowering && .venv-lowering/bin/python -m experiments.lowering --target h100 --out ...    and compiled, or v5e
 
@@ -109,6 +109,13 @@ def told(row: dict) -> str:
     return f"{mark:6} {row['platform']:4} {row['preset']:8} {row['part']} {row['program']}: {what}"
 
 
+def table(result: dict) -> str:
+    """JSON with a line a program."""
+    rows = ",\n  ".join(json.dumps(row) for row in result["programs"])
+    head = json.dumps({name: value for name, value in result.items() if name != "programs"}, indent=1)
+    return head.removesuffix("\n}") + ',\n "programs": [\n  ' + rows + "\n ]\n}\n"
+
+
 def versions(target: str | None) -> dict[str, str]:
     """Of JAX, and of the target's compiler."""
     packages = ("jax", "jaxlib", *(targets.TARGETS[target].packages if target else ()))
@@ -138,12 +145,12 @@ def main(argv=None) -> int:
                 rows.append(row)
                 print(f"{time.monotonic() - begin:5.0f} s  {told(row)}", file=sys.stderr, flush=True)
             jax.clear_caches()  # or the programs of a whole table stay in memory
-    failed = sum(bool(findings.faults(row)) for row in rows)
-    if args.out:
-        result = {"machine": machine.describe(), "versions": versions(args.target), "target": args.target}
-        result |= {"failed": failed, "programs": rows}
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(args.out, (json.dumps(result, indent=1) + "\n").encode())
+        failed = sum(bool(findings.faults(row)) for row in rows)
+        if args.out:  # after each preset, as the next one may take an hour
+            result = {"machine": machine.describe(), "versions": versions(args.target), "target": args.target}
+            result |= {"failed": failed, "programs": rows}
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write(args.out, table(result).encode())
     print(f"{len(rows)} programs, {failed} failed")
     return 1 if failed else 0
 

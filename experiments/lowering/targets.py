@@ -69,7 +69,7 @@ TARGETS = {
         "cuda",
         ("jax-cuda12-plugin", "jax-cuda12-pjrt", "nvidia-cudnn-cu12", "nvidia-cuda-nvcc-cu12"),
         # where no driver is, the plugin else does not register itself
-        {"CUDA_VISIBLE_DEVICES": "-1", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "JAX_PLATFORMS": ""},
+        {"CUDA_VISIBLE_DEVICES": "-1", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"},
         # what is tuned by running it, a device has to be there for
         "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false",
         _h100,
@@ -82,7 +82,6 @@ TARGETS = {
             "TPU_ACCELERATOR_TYPE": "v5litepod-8",
             "TPU_WORKER_HOSTNAMES": "localhost",
             "TPU_WORKER_ID": "0",
-            "JAX_PLATFORMS": "cpu",
         },
         "",
         _v5e,
@@ -93,7 +92,7 @@ TARGETS = {
 def prepare(name: str) -> None:
     """Sets what JAX reads at its first use; call it before."""
     target = TARGETS[name]
-    os.environ.update(target.environment)
+    os.environ.update(target.environment | {"JAX_PLATFORMS": "cpu"})  # with both compilers, JAX would look for a TPU
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {target.flags}".strip()
 
 

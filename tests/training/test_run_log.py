@@ -1,10 +1,13 @@
 """The record of a run: rows survive kills and resumes, TensorBoard gets them too, and progress is legible."""
 
 import errno
+import fcntl
 import io
 import json
+import os
 import struct
 import sys
+import termios
 from pathlib import Path
 
 import jax
@@ -187,3 +190,17 @@ def test_full_disk(tmp_path, monkeypatch):
         with RunLog(tmp_path, 10) as log:
             log.row(1, loss=1)
     assert raised.value.errno == errno.ENOSPC
+
+
+def test_a_terminal_without_a_size(tmp_path):
+    """As some recorders and containers have: the bar is there all the same, with what it says."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
+    with open(theirs, "w") as terminal, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        with RunLog(tmp_path, 10) as log:
+            log.progress(10, 100, loss=0.5)
+        terminal.flush()
+        shown = os.read(ours, 2**16).decode()
+    os.close(ours)
+    assert "10/10" in shown and "loss 0.5" in shown
