@@ -61,7 +61,7 @@ def ms_ssim(x, x_hat, *, data_range: float | None = None):
     image, five scales by 2x2 averaging (an odd side gets one row or column of zeros in front), negative terms set to 0.
 
     Its gradient is finite everywhere, and zero for a channel with a negative term, which an untrained model can have:
-    start training for MS-SSIM from a model trained for MSE.
+    start training for MS-SSIM as a transform codec (train.pca_start), or from a model trained for MSE.
 
     Args:
       x, x_hat: [..., H, W, 3], H and W at least 161, both uint8 or both floating.

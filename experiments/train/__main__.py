@@ -26,7 +26,7 @@ from pathlib import Path
 
 import jax
 
-from clic_jax import config, runtime, settings
+from clic_jax import config, metrics, runtime, settings
 from clic_jax.checkpoints import arrays, published, states
 from clic_jax.cli import error_text
 from clic_jax.errors import UserError
@@ -66,9 +66,26 @@ def first_state(cfg: config.Config, photos, init, mesh) -> steps.TrainState:
     return steps.replicate(mesh, steps.new_state(cfg, params))
 
 
-def held_out(spec: str) -> list:
-    """The held-out photographs, [] for "none"."""
-    return [] if spec == "none" else [x for _, x in data.whole_images(spec)]
+def held_out(spec: str, metric: str) -> list:
+    """The held-out photographs, [] for "none". Raises: ConfigError for one that the distortion cannot judge."""
+    photographs = [] if spec == "none" else list(data.whole_images(spec))
+    for name, x in photographs:
+        if metric == "ms-ssim" and min(x.shape[:2]) < metrics.MS_SSIM_MIN_SIDE:
+            raise config.ConfigError(
+                f"train.metric=ms-ssim needs sides of {metrics.MS_SSIM_MIN_SIDE} pixels or more, and {name} of "
+                f"--valid {spec} has {x.shape[1]}x{x.shape[0]}: name other photographs, or --valid none"
+            )
+    return [x for _, x in photographs]
+
+
+def set_deadline(begin: float, args, cfg: config.Config, source: feed.Feed, photographs: list) -> Deadline:
+    """When to stop, with what is to be expected of the last evaluation and of publishing."""
+    deadline = Deadline(begin, args.max_seconds, args.train_seconds)
+    pixels = len(loop.evaluated_lmbdas(cfg)) * sum(x.size // 3 for x in photographs)
+    if photographs:
+        deadline.expect("evaluation", source.compile_seconds, pixels)
+    deadline.expect("publishing", source.compile_seconds, len(cfg.model.lmbdas) * publish.CALIBRATION_PIXELS)
+    return deadline
 
 
 class Stopped(UserError):
@@ -131,7 +148,7 @@ def train(args, begin: float) -> int:
         if jax.process_index() == 0:
             options.say(run.changes)
             options.remember(run)
-        photographs = held_out(run.valid)
+        photographs = held_out(run.valid, cfg.train.metric)
         shapes = steps.state_shapes(cfg, mesh)
         if jax.process_index() == 0:
             print(f"{cfg.name}: compiling the training step, minutes for a large model", file=sys.stderr, flush=True)
@@ -140,11 +157,7 @@ def train(args, begin: float) -> int:
         state = manager.restore_newest(shapes) if resumed else first_state(cfg, source.crops, args.init, mesh)
         runtime.release_memory(programs=True)  # those that drew the parameters, above all
         first, last = int(state.step), min(cfg.train.steps, args.max_steps or cfg.train.steps)
-        deadline = Deadline(begin, args.max_seconds, args.train_seconds)
-        lmbdas = len(loop.evaluated_lmbdas(cfg))
-        deadline.expect("evaluation", source.compile_seconds, lmbdas * sum(x.size // 3 for x in photographs))
-        pixels = len(cfg.model.lmbdas) * publish.CALIBRATION_PIXELS
-        deadline.expect("publishing", source.compile_seconds, pixels)
+        deadline = set_deadline(begin, args, cfg, source, photographs)
         peak = device.published_peak(mesh.devices.flat[0].device_kind, cfg.train.dtype)
         pixels_at_peak = peak and peak * mesh.size * cfg.train.batch * cfg.train.crop**2 / source.macs
         with remains_told(out), run_log.RunLog(out, last, first, peak=pixels_at_peak) as log:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from clic_jax.checkpoints import published
-from clic_jax.config import Config
+from clic_jax.config import Config, ConfigError
 from clic_jax.model.clic import init_params
 from clic_jax.training import evaluation, pca_start, steps
 from experiments import device
@@ -197,6 +197,16 @@ def test_evaluation_by_the_trained_distortion(monkeypatch):
     assert 0 < row["ms_ssim"] < 1
     with pytest.raises(Exception, match="MS-SSIM needs sides of at least 161 pixels; this image is 128x64"):
         evaluation.evaluate(config, {}, [photograph(64, 128)], config.lmbdas[:1], "ms-ssim")
+
+
+def test_held_out_photographs_too_small_for_ms_ssim(tmp_path):
+    """Refused before the training, by name."""
+    Image.fromarray(photograph(64, 128)).save(tmp_path / "small.png")
+    assert len(train.held_out(f"folder:{tmp_path}", "mse")) == 1 and train.held_out("none", "ms-ssim") == []
+    with pytest.raises(
+        ConfigError, match="needs sides of 161 pixels or more, and .*small.png of --valid folder:.* has 128x64"
+    ):
+        train.held_out(f"folder:{tmp_path}", "ms-ssim")
 
 
 def test_both_distortions_start_at_the_same_rate():
