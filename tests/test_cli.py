@@ -117,7 +117,11 @@ def wait(name):
 def test_processes_end_with_their_parent(tmp_path, number, status, said):
     """At once, without a traceback of theirs, though they are busy; a terminal sends Ctrl-C to all of them."""
     (tmp_path / "busy.py").write_text(BUSY)
-    body = "import busy; return cli.batch(['a', 'b'], busy.wait, 'x', UserWarning, jobs=2)"
+    body = (
+        "import busy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # nohup and the like ignore
+    )
+    body += "[signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)]; "  # some of them
+    body += "return cli.batch(['a', 'b'], busy.wait, 'x', UserWarning, jobs=2)"
     process = start(tmp_path, body, "-m", "command", start_new_session=True)
     names, limit = [tmp_path / "a", tmp_path / "b"], time.monotonic() + 100
     while not all(name.exists() and name.read_text() for name in names) and time.monotonic() < limit:

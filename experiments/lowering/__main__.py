@@ -18,7 +18,6 @@ import json
 import os
 import sys
 import time
-from pathlib import Path
 
 from clic_jax import config
 from clic_jax.files import atomic
@@ -40,7 +39,7 @@ def parse(argv=None) -> argparse.Namespace:
     add("--parts", nargs="+", choices=PARTS, default=PARTS, help="the codec's programs, training steps; default both")
     add("--target", choices=targets.TARGETS, help="compile for it as well, where its compiler is installed")
     add("--all", action="store_true", help="training steps in all combinations of settings")
-    add("--out", type=Path, metavar="FILE", help="write the table as JSON")
+    add("--out", type=cli.path, metavar="FILE", help="write the table as JSON")
     args = parser.parse_args(argv)
     args.presets = [config.preset(name) for name in args.presets]
     return args
