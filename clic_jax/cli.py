@@ -1,8 +1,10 @@
 """What every command line here does with errors: a user's mistake is one line, a fault keeps its traceback."""
 
+import argparse
 import contextlib
 import functools
 import os
+import re
 import signal
 import sys
 import threading
@@ -11,6 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from clic_jax.errors import UserError
+
+
+class AddressError(UserError, argparse.ArgumentTypeError):
+    """An address where a path is wanted."""
 
 
 def run(main: Callable[[], int | None], name: str | None = None) -> None:
@@ -115,7 +121,12 @@ def shown(text: str | os.PathLike) -> str:
 
 
 def expanded(text: str) -> str:
-    """A path as every command line understands it: a leading ~ is the home folder, as in a shell."""
+    """A path as every command line understands it: a leading ~ is the home folder, as in a shell.
+
+    Raises: AddressError for gs://, s3:// and the like, which would else be taken for a folder of that name.
+    """
+    if re.match("[a-z][a-z0-9+.-]*://", text):
+        raise AddressError(f"{text} is an address, not a path: copy it here, or mount the bucket as a folder")
     return os.path.expanduser(text)
 
 

@@ -89,6 +89,7 @@ def test_pictures_that_are_none(run, content):
         (["b.png", "-o", "-"], "one input only"),
         (["a.jpg"], "both become a.clic"),
         (["--what"], "unrecognized arguments: --what"),
+        (["-o", "s3://bucket/x.clic"], "s3://bucket/x.clic is an address, not a path"),
     ],
 )
 def test_bad_arguments_of_compress(run, arguments, text):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clic_jax import cli
 from clic_jax.errors import UserError
 from clic_jax.files import images
 
@@ -80,7 +81,7 @@ def open_source(spec: str) -> Source:
     """The set that `spec` names. Raises: DataError if it does not exist or cannot be prepared."""
     kind, _, rest = spec.partition(":")
     if kind == "folder" and rest:
-        folder = Path(os.path.expanduser(rest))  # which, unlike Path's, bears it that there is no home
+        folder = Path(cli.expanded(rest))
         try:
             paths = images.list_images(folder)
         except images.ImageError as error:

@@ -9,6 +9,7 @@ import shlex
 import pytest
 
 from clic_jax import settings
+from clic_jax.errors import UserError
 from experiments.paths import CONFIGS, RESULTS, ROOT
 from experiments.train import __main__ as train
 from experiments.train import options
@@ -48,6 +49,18 @@ def test_home_folder(monkeypatch):
     assert (str(args.out), args.init, args.config) == ("/home/us/runs/a", "/home/us/b", "/home/us/c.py")
     for path in (ROOT / "experiments").rglob("*.py"):
         assert not re.search(r"type=Path\b|\.expanduser\(", path.read_text()), path
+
+
+@pytest.mark.parametrize("option", ["--out", "--init", "--config", "--data"])
+def test_addresses_are_no_folders(option, tmp_path, monkeypatch, capsys):
+    """Told before anything is compiled, and no folder called gs: is made in the working one."""
+    monkeypatch.chdir(tmp_path)
+    address, small = "gs://bucket/a", ["--valid", "none", "--set", "train.batch=8"]
+    with pytest.raises((SystemExit, UserError)) as stopped:
+        train.main([option, f"folder:{address}" if option == "--data" else address, *small])
+    said = str(stopped.value) if option == "--data" else capsys.readouterr().err
+    assert "gs://bucket/a is an address, not a path: copy it here, or mount the bucket" in said
+    assert not (tmp_path / "gs:").exists()
 
 
 @pytest.mark.parametrize("name", OTHERS)
