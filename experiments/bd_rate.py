@@ -13,7 +13,8 @@ import numpy as np
 from clic_jax.errors import UserError
 
 METHODS = ("pchip", "akima", "cubic")
-QUALITY = {"psnr": "psnr-rgb", "ms-ssim": "ms-ssim-rgb-db"}  # what a metric is called in results; both are in dB
+# what a metric is called in results; the first two are in dB, the last is a score up to 100
+QUALITY = {"psnr": "psnr-rgb", "ms-ssim": "ms-ssim-rgb-db", "ssimulacra2": "ssimulacra2"}
 
 
 class NoDifference(UserError):
@@ -22,7 +23,7 @@ class NoDifference(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Points of a codec in the order of their rate: bits per pixel, and quality in dB, which must both increase."""
+    """Points of a codec in the order of their rate: bits per pixel, and quality, which must both increase."""
 
     name: str
     bpp: tuple[float, ...]
@@ -33,7 +34,7 @@ class Curve:
 class Difference:
     """A BD-rate in percent (negative: fewer bits than the anchor) or a BD-PSNR in dB (positive: better).
 
-    low, high: what it is the mean over, which both curves cover: dB for a BD-rate, bits per pixel for a BD-PSNR.
+    low, high: what it is the mean over, which both curves cover: quality for a BD-rate, bits per pixel for a BD-PSNR.
     """
 
     value: float
@@ -60,7 +61,7 @@ def bd_rate(curve: Curve, anchor: Curve, *, method: str = "pchip", bpp_range: Se
     """
     low, high = _overlap(curve, anchor, bpp_range, method)
     if not low < high:
-        raise NoDifference(_apart("BD-rate", curve, anchor, "quality", "dB", bpp_range))
+        raise NoDifference(_apart("BD-rate", curve, anchor, "quality", "", bpp_range))
     areas = [_integral(c.quality, np.log10(c.bpp), low, high, method) for c in (curve, anchor)]
     return Difference(100 * (10 ** ((areas[0] - areas[1]) / (high - low)) - 1), low, high)
 
@@ -126,6 +127,9 @@ def _integral(x, y, low: float, high: float, method: str) -> float:
 
 def _apart(what: str, curve: Curve, anchor: Curve, field: str, unit: str, bpp_range) -> str:
     """Why there is none, as an error's text."""
-    spans = [f"{c.name} covers {getattr(c, field)[0]:.4g}..{getattr(c, field)[-1]:.4g} {unit}" for c in (curve, anchor)]
+    spans = [
+        f"{c.name} covers {getattr(c, field)[0]:.4g}..{getattr(c, field)[-1]:.4g} {unit}".rstrip()
+        for c in (curve, anchor)
+    ]
     within = f" between {bpp_range[0]:g} and {bpp_range[1]:g} bpp" if bpp_range else ""
     return f"no {what}: {' and '.join(spans)}, which do not overlap{within}"

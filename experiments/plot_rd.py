@@ -22,7 +22,7 @@ from experiments.paths import RESULTS
 PUBLISHED = RESULTS / "published_kodak.json"
 KODAK = {f"kodim{number:02}" for number in range(1, 25)}
 MAX_BPP = 1.25  # where the chart ends at the latest
-UNITS = {"psnr": "PSNR, dB", "ms-ssim": "MS-SSIM, dB"}
+UNITS = {"psnr": "PSNR, dB", "ms-ssim": "MS-SSIM, dB", "ssimulacra2": "SSIMULACRA 2"}
 # Okabe and Ito's colours, which the colour-blind can tell apart, with some of Tol's for the yellow that paper swallows
 OURS = ("#000000", "#882255")
 REST = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#999933", "#332288")
@@ -78,7 +78,7 @@ def _same_images(result: dict, other: dict) -> bool:
 def table(results: dict[str, dict], anchor: str, metric: str, method: str, bpp_range=None) -> str:
     """BD-rate and BD-PSNR of every curve against the anchor in Markdown, fewest bits first; if there is none, why."""
     curves = {name: bd_rate.curve_of(result, metric) for name, result in results.items()}
-    rows = []
+    rows, (what, _, unit) = [], UNITS[metric].partition(", ")
     for name, curve in curves.items():
         if name == anchor or not curve.bpp:
             continue
@@ -88,10 +88,9 @@ def table(results: dict[str, dict], anchor: str, metric: str, method: str, bpp_r
         except bd_rate.NoDifference as error:
             rows.append((float("inf"), [_label(results[name]), str(error), "", "", ""]))
             continue
-        cells = [f"{rate.value:+.1f} %", f"{rate.low:.1f}..{rate.high:.1f} dB"]
-        cells += [f"{gain.value:+.2f} dB", f"{gain.low:.2f}..{gain.high:.2f} bpp"]
+        cells = [f"{rate.value:+.1f} %", f"{rate.low:.1f}..{rate.high:.1f} {unit}".rstrip()]
+        cells += [f"{gain.value:+.2f} {unit}".rstrip(), f"{gain.low:.2f}..{gain.high:.2f} bpp"]
         rows.append((rate.value, [_label(results[name]), *cells]))
-    what = UNITS[metric].split(",")[0]
     within = f", between {bpp_range[0]:g} and {bpp_range[1]:g} bpp" if bpp_range else ""
     lines = [
         f"Against {_label(results[anchor])}, {what}, {method}{within}. Negative BD-rates: fewer bits at equal quality.",

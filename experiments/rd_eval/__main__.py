@@ -8,7 +8,8 @@
 A rate is the length of a real file, and distortion that of the 8-bit image it decodes to (`--estimate`: bits that the
 float model counts, in NAME-estimate.json, which says so). Each image first, then the mean over images. --resume keeps
 what an earlier run, even a killed one, has measured of the same images with the same codec, versions and model.
-The codecs jpegxl, hevc and vvc need `pip install .[anchors]`. Timings mean little with --jobs above 1.
+The codecs jpegxl, hevc and vvc need `pip install .[anchors]`, the metric ssimulacra2 `pip install .[report]`. Timings
+mean little with --jobs above 1.
 """
 
 import argparse
@@ -53,7 +54,8 @@ def parse(argv=None) -> argparse.Namespace:
     )
     text = "of models, steps of the encoder's search for better latents (NAME-refineSTEPS.json)"
     parser.add_argument("--refine", type=int, default=0, metavar="STEPS", help=text)
-    parser.add_argument("--metric", type=_metrics, default="psnr,ms-ssim", help="comma-separated, of psnr,ms-ssim")
+    text = f"comma-separated, of {','.join(points.METRICS)}; psnr,ms-ssim by default"
+    parser.add_argument("--metric", type=_metrics, default="psnr,ms-ssim", help=text)
     parser.add_argument("--out", type=cli.path, required=True, metavar="DIR", help="folder for NAME.json")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes for the classical codecs")
     parser.add_argument("--resume", action="store_true", help="measure only what is not in --out already")
@@ -180,10 +182,11 @@ def report(path: Path, result: dict):
     """The curve, as a table."""
     count = len(result["images"])
     print(f"{path}: {result['name']}, {count} image{'' if count == 1 else 's'}")
-    columns = (result["results"][key] for key in ("bpp", "psnr-rgb", "ms-ssim-rgb"))
-    for quality, bpp, psnr, similarity in zip(result["quality"], *columns):
+    columns = (result["results"][key] for key in ("bpp", *points.METRICS.values()))
+    for quality, bpp, psnr, similarity, score in zip(result["quality"], *columns):
         numbers = [f"{bpp:.4f} bpp", "" if psnr is None else f"{psnr:.3f} dB"]
         numbers.append("" if similarity is None else f"MS-SSIM {similarity:.5f}")
+        numbers.append("" if score is None else f"SSIMULACRA 2 {score:.2f}")
         print(f"  quality {quality:5g}  " + "  ".join(filter(None, numbers)))
 
 
@@ -191,6 +194,7 @@ def main(argv=None) -> int:
     """Runs the command line: 0, or 1 if a codec is not installed or refused an image and the others are measured."""
     args = parse(argv)
     models, names = chosen(args)
+    points.check_metrics(args.metric)
     runtime.use_cache()
     runtime.keep_memory()
     found, failed = subjects(models, names, args)

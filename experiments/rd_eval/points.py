@@ -6,6 +6,7 @@ Each is a Subject, whose `code` turns pixels into a Coded; `measure` makes one r
 import dataclasses
 import functools
 import importlib.metadata
+import io
 import math
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from clic_jax import api, metrics
 from clic_jax.checkpoints import installed, published
@@ -24,7 +26,12 @@ from clic_jax.training import evaluation
 from experiments.rd_eval import codecs
 
 MODEL_QUALITIES = (1, 20, 40, 60, 80, 100)
-METRICS = {"psnr": "psnr-rgb", "ms-ssim": "ms-ssim-rgb"}  # as --metric calls them: as the results do
+# as --metric calls them: as the results do
+METRICS = {"psnr": "psnr-rgb", "ms-ssim": "ms-ssim-rgb", "ssimulacra2": "ssimulacra2"}
+
+
+class MissingMetric(UserError):
+    """A metric whose package is not installed; says what to install."""
 
 
 class CodecFailed(UserError):
@@ -118,9 +125,19 @@ def measure(subject: Subject, folder: Path, name: str, quality: float, wanted: t
         "bpp": coded.bits / (height * width),
         METRICS["psnr"]: _finite(metrics.psnr(x, x_hat)) if "psnr" in wanted else None,
         METRICS["ms-ssim"]: _ms_ssim(x, x_hat) if "ms-ssim" in wanted and large_enough(height, width) else None,
+        METRICS["ssimulacra2"]: _ssimulacra2(x, x_hat) if "ssimulacra2" in wanted else None,
         "encoding_time": coded.encoding_time,
         "decoding_time": coded.decoding_time,
     }
+
+
+def check_metrics(wanted: tuple[str, ...]) -> None:
+    """Raises: MissingMetric for one whose package is not installed."""
+    if "ssimulacra2" in wanted:
+        try:
+            import ssimulacra2  # noqa: F401
+        except ImportError:
+            raise MissingMetric("SSIMULACRA 2 needs its package: pip install '.[report]'") from None
 
 
 def large_enough(height: int, width: int) -> bool:
@@ -140,6 +157,16 @@ def _ms_ssim(x: np.ndarray, x_hat: np.ndarray) -> float:
 
 
 _compiled_ms_ssim = jax.jit(metrics.ms_ssim)
+
+
+def _ssimulacra2(x: np.ndarray, x_hat: np.ndarray) -> float:
+    """The package's score: 100 for equal images, 90 where hardly anybody sees a difference, below 0 for the worst."""
+    from ssimulacra2 import compute_ssimulacra2
+
+    files = io.BytesIO(), io.BytesIO()  # it reads files
+    for file, pixels in zip(files, (x, x_hat)):
+        Image.fromarray(pixels).save(file, "BMP")
+    return float(compute_ssimulacra2(*files))
 
 
 def _code_classical(name: str, x: np.ndarray, quality: float) -> Coded:

@@ -16,13 +16,13 @@ from clic_jax.files import atomic
 from experiments import machine
 from experiments.rd_eval.points import METRICS, Subject
 
-MEANS = ("bpp", "psnr-rgb", "ms-ssim-rgb", "encoding_time", "decoding_time")  # over images, a list over qualities
+MEANS = ("bpp", *METRICS.values(), "encoding_time", "decoding_time")  # over images, a list over qualities
 PROTOCOL = (
-    "bpp is 8 x bytes of the whole file / pixels of the image; PSNR (peak 255, the three channels together) and "
-    "MS-SSIM (as pytorch-msssim, in float64) are of the decoded 8-bit RGB image; all of each image first, then the "
-    "mean over images; ms-ssim-rgb-db is -10 log10(1 - mean); seconds are wall clock, without reading and compiling, "
-    "{jobs} image{s} at a time, on a machine that may have had other work; null: not asked for, or undefined for "
-    "some image"
+    "bpp is 8 x bytes of the whole file / pixels of the image; PSNR (peak 255, the three channels together), MS-SSIM "
+    "(as pytorch-msssim, in float64) and SSIMULACRA 2 (the package of that name) are of the decoded 8-bit RGB image; "
+    "all of each image first, then the mean over images; ms-ssim-rgb-db is -10 log10(1 - mean); seconds are wall "
+    "clock, without reading and compiling, {jobs} image{s} at a time, on a machine that may have had other work; "
+    "null: not asked for, or undefined for some image"
 )
 ESTIMATE = "bpp is of the bits that the model estimates, NOT of files; the rest: "
 
@@ -96,7 +96,7 @@ def finish(out: Path, name: str, about: dict, qualities, rows: list[dict], jobs:
 def summary(rows: list[dict], qualities) -> dict[str, list]:
     """Means over the images at each quality; None where an image has no value, as a mean without it is wrong."""
     points = [[row for row in rows if row["quality"] == quality] for quality in qualities]
-    result = {key: [_mean([row[key] for row in point]) for point in points] for key in MEANS}
+    result = {key: [_mean([row.get(key) for row in point]) for point in points] for key in MEANS}
     similar = result[METRICS["ms-ssim"]]
     result["ms-ssim-rgb-db"] = [None if s is None or s >= 1 else float(metrics.ms_ssim_db(s)) for s in similar]
     return result

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from ssimulacra2 import compute_ssimulacra2
 
 import clic_jax
 from clic_jax import metrics
@@ -47,10 +48,11 @@ def run(*arguments) -> int:
     return rd_eval.main([str(argument) for argument in arguments])
 
 
-def test_classical_codecs(photographs, tmp_path):
+def test_classical_codecs(photographs, tmp_path, tmp_path_factory):
     """Rows are of files that the codec itself makes; the curve is their mean; the keys are those of the schema."""
-    data = photographs["folder"]
-    assert run("--data", data, "--codecs", "jpeg,webp", "--qualities", 20, 60, "--out", tmp_path) == 0
+    data, elsewhere = photographs["folder"], tmp_path_factory.mktemp("elsewhere")
+    options = ("--qualities", 20, 60, "--metric", "psnr,ms-ssim,ssimulacra2")
+    assert run("--data", data, "--codecs", "jpeg,webp", *options, "--out", tmp_path) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["jpeg.json", "webp.json"]
     for name in ("jpeg", "webp"):
         result = json.loads((tmp_path / f"{name}.json").read_text())
@@ -68,6 +70,9 @@ def test_classical_codecs(photographs, tmp_path):
             assert row["bytes"] == len(content) and row["bpp"] == 8 * len(content) / (176 * 192)
             assert row["psnr-rgb"] == pytest.approx(metrics.psnr(x, x_hat), abs=1e-9)
             assert row["ms-ssim-rgb"] == pytest.approx(metrics.ms_ssim(x, x_hat), abs=1e-9)  # float64, compiled or not
+            for file, pixels in (("x.png", x), ("x_hat.png", x_hat)):
+                Image.fromarray(pixels).save(elsewhere / file)
+            assert row["ssimulacra2"] == compute_ssimulacra2(elsewhere / "x.png", elsewhere / "x_hat.png") < 100
             assert row["encoding_time"] > 0 and row["decoding_time"] > 0
         for key in results.MEANS:
             rows = [[row[key] for row in result["per_image"] if row["quality"] == q] for q in (20, 60)]

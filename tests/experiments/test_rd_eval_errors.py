@@ -168,6 +168,12 @@ def test_options_that_argparse_refuses(folder, option):
     assert error.value.code == 2
 
 
+def test_a_metric_that_is_not_installed(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ssimulacra2", None)
+    with pytest.raises(UserError, match=r"SSIMULACRA 2 needs its package: pip install '\.\[report\]'"):
+        run(folder, "--codecs", "jpeg", "--metric", "ssimulacra2")
+
+
 def test_damaged_results_are_measured_again(folder, calls):
     (folder.parent / "out").mkdir()
     for name in ("jpeg.json", "jpeg.part"):
