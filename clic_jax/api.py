@@ -46,7 +46,7 @@ def compress(
     model: "str | os.PathLike | Codec | None" = None,
     metadata: bool = True,
     tile: int = tiles.DEFAULT,
-    refine: int = 0,
+    effort: int = 0,
     watch: Callable[[range], Iterable] = iter,
     max_pixels: int | None = container.MAX_PIXELS,
 ) -> bytes:
@@ -60,17 +60,18 @@ def compress(
         clic-compact, or the first installed.
       metadata: whether to keep EXIF data. The ICC profile, without which colours are wrong, is always kept.
       tile: larger pictures are transformed in overlapping tiles of at most this side, a multiple of 64 pixels from 256.
-      refine: steps of a search for better latents, some 0.5 us a pixel and step: slower encoding, smaller files.
-      watch: wraps the range of these steps, as `tqdm.tqdm` does, to show progress.
+      effort: 0 to 9: smaller files for more time, of a search for better latents (`coding.effort`); 0 for none. For
+        models that were trained for squared error.
+      watch: wraps the range of the search's steps, as `tqdm.tqdm` does, to show progress.
       max_pixels: larger pictures are refused, files by their header; None for no limit but 2^20 a side.
-    Raises: QualityError, TileError, RefineError, ImageError, NoModel, CheckpointError; all `clic_jax.errors.UserError`.
+    Raises: QualityError, TileError, EffortError, ImageError, NoModel, CheckpointError; all `clic_jax.errors.UserError`.
     """
     from clic_jax.coding import plausible
 
     quality, tile = Quality.of(quality), tiles.check(tile)
     picture = pictures.read(image_or_path, max_pixels)
     codec = open_model(model)
-    coded, latents = codec.encode(picture.rgb, quality, tile=tile, refine=refine, watch=watch)
+    coded, latents = codec.encode(picture.rgb, quality, tile=tile, effort=effort, watch=watch)
     if plausible.is_failure(codec, picture.rgb, coded, latents, quality, tile):
         text = "it decodes to less than a flat colour would show, for it is no photograph: keep it as PNG"
         warnings.warn(text, pictures.ImageWarning, stacklevel=2)

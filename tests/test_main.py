@@ -75,10 +75,12 @@ def test_options(run, published_micro):
     assert run("compress", "a.png", "-q", "7.5", "--model", published_micro, "--strip", "-o", "b")[0] == 0
     assert Path("b").read_bytes() == api.compress(X, quality=7.5)
     assert run("compress", "a.png", "--quality", "7.5", "--model", "micro", "-o", "c.clic")[0] == 0
-    assert run("compress", "a.png", "--refine", "4", "--strip", "-o", "d.clic") == (0, b"", [])
-    assert Path("d.clic").read_bytes() == api.compress(X, refine=4)
-    status, _, (line,) = run("compress", "a.png", "--refine", "-4")
-    assert status == 2 and line == "clic-jax: error: refine -4 must be a number of steps, 0 for none"
+    assert run("compress", "a.png", "--effort", "1", "--strip", "-o", "d.clic") == (0, b"", [])
+    assert Path("d.clic").read_bytes() == api.compress(X, effort=1)
+    for effort in ("-1", "10"):
+        status, _, (line,) = run("compress", "a.png", "--effort", effort)
+        text = "is out of range: choose 0 (quickest) to 9 (smallest files)"
+        assert status == 2 and line == f"clic-jax: error: effort {effort} {text}"
     assert container.unpack(Path("c.clic").read_bytes())[2].keys() == {container.Tag.EXIF}
 
 

@@ -9,6 +9,7 @@ from PIL import Image, ImageCms
 
 import clic_jax.pillow
 from clic_jax import api
+from clic_jax.errors import UserError
 from clic_jax.files import container
 from tests.conftest import photograph
 
@@ -79,6 +80,10 @@ def test_options(tmp_path, micro):
     x = photograph(60, 64)
     low = saved(x, tmp_path / "low.clic", quality=5, model=micro).stat().st_size
     assert low < saved(x, tmp_path / "high.clic", quality=95).stat().st_size
+    searched = saved(x, tmp_path / "searched.clic", effort=1).read_bytes()
+    assert searched == api.compress(x, effort=1) != api.compress(x)
+    with pytest.raises(UserError, match="effort 10 is out of range"):
+        saved(x, tmp_path / "none.clic", effort=10)
     exif = Image.Exif()
     exif[0x0110] = "camera"
     for given in (exif, exif.tobytes()):

@@ -17,10 +17,10 @@ import numpy as np
 
 from clic_jax import metrics, runtime
 from clic_jax.coding import coefficients, measured, range_coder, tiles
+from clic_jax.coding import effort as efforts
 from clic_jax.coding.fixedpoint import FixedContext
 from clic_jax.coding.programs import programs
 from clic_jax.config import Config
-from clic_jax.errors import UserError
 from clic_jax.files import images
 from clic_jax.files.container import Desync, checksum
 from clic_jax.model.clic import STEP_AT_UNIT_LMBDA, reference_lmbda
@@ -32,10 +32,6 @@ Y_STRIDE = 16  # of y
 # lmbda from which an encoder does not try a filter that was trained beside the model ("auxiliary"). From quality 40 of
 # `tiny` on, the last at which it is tried, it gained 0.01 % of the rate at most, and trying it takes 60 % of encoding.
 PQF_LMBDA_MAX = 0.0066
-
-
-class RefineError(UserError):
-    """A search for better latents that cannot be."""
 
 
 class Coded(NamedTuple):
@@ -83,24 +79,26 @@ class Codec:
         quality: Quality,
         *,
         tile: int = tiles.DEFAULT,
-        refine: int = 0,
+        effort: int = 0,
         watch: Callable[[range], Iterable] = iter,
     ) -> tuple[Coded, Latents]:
         """Codes x uint8 [H, W, 3] at a quality: (what a file holds, what `show` makes a picture of).
 
         Args:
           tile: largest side in pixels of what g_a and g_s see at once (`tiles.check`); memory grows with its square.
-          refine: steps of the search for better latents (`clic_jax.coding.sga`), which are kept where the cost falls.
+          effort: 0 to 9, of the search for better latents (`clic_jax.coding.search`), kept where the real cost falls.
           watch: wraps the range of all steps of the search, to show progress.
-        Raises: RefineError.
+        Raises: EffortError.
         """
-        self.check_refine(refine)
+        count = self.check_effort(effort)
         lmbda, padded = self._lmbda(quality), images.pad_to_multiple(x, STRIDE)
         y = self._transform(padded, lmbda, tile)
-        plain = self._encode(x, *self.programs.hyper(y, None), quality, tile)
-        if not refine:
+        halves, z = self.programs.hyper(y, None)
+        plain = self._encode(x, halves, z, quality, tile)
+        if not count:
             return plain
-        better = self._encode(x, *self._refined(padded, x.shape, y, lmbda, tile, refine, watch), quality, tile)
+        y = self._searched(padded, x.shape, y, z, lmbda, tile, count, watch)
+        better = self._encode(x, self.programs.hyper(y, z)[0], z, quality, tile)
 
         def cost(found):
             coded, latents = found
@@ -157,12 +155,13 @@ class Codec:
             y_hat = self.programs.corrected(y_hat, maps, coefficients.values(q, maps))
         return Latents(y_hat, z, self._lmbda(quality))
 
-    def check_refine(self, steps: int):
-        """Raises: RefineError for a negative number of steps, or if this model was not trained for squared error."""
-        if steps < 0:
-            raise RefineError(f"refine {steps} must be a number of steps, 0 for none")
-        if steps and self.config.train.metric != "mse":
-            raise RefineError(f"refine lowers squared error, but this model was trained for {self.config.train.metric}")
+    def check_effort(self, effort: int) -> int:
+        """Steps of the search at that effort. Raises: EffortError, also if this model is not for squared error."""
+        count = efforts.steps(effort)
+        if count and self.config.train.metric != "mse":
+            text = f"this model was trained for {self.config.train.metric}: leave the effort at 0"
+            raise efforts.EffortError(f"effort {effort} lowers squared error, but {text}")
+        return count
 
     def tries_filter(self, quality: Quality) -> bool:
         """Whether the encoder looks if GuidedPQF pays; one trained beside the model is for squared error alone."""
@@ -199,9 +198,9 @@ class Codec:
 
         return jax.device_put(tiles.run(part, *padded.shape[:2], tile, stride=Y_STRIDE)[None])
 
-    def _refined(self, padded, shape, y, lmbda, tile: int, count: int, watch):
-        """(halves, z) after the search, tile by tile; each writes where it weighs more than its neighbours."""
-        y, z = np.array(y), np.array(self.programs.unrounded_z(y))
+    def _searched(self, padded, shape, y, z, lmbda, tile: int, count: int, watch):
+        """y after the search, tile by tile; each writes where it weighs more than its neighbours."""
+        y, z = np.array(y), np.asarray(z)
         weight = np.zeros(padded.shape[:2], np.float32)
         weight[: shape[0], : shape[1]] = 1
         spans = list(tiles.grid(*weight.shape, tile))
@@ -210,12 +209,11 @@ class Codec:
             here = tuple(slice(s.start, s.stop) for s in pair)
             inside = (_at_stride(*pair), _at_stride(*pair, STRIDE))
             x, some = padded[None, *here], itertools.islice(steps, count)
-            found = self.programs.refined(y[inside[0]], z[inside[1]], x, weight[here], lmbda, some, count)
-            for whole, at, part, stride in zip((y, z), inside, found, (Y_STRIDE, STRIDE)):
-                own = np.ix_(*(s.weight.reshape(-1, stride).mean(1) >= 0.5 for s in pair))
-                whole[at][0][own] = np.asarray(part)[0][own]
+            found = self.programs.searched(y[inside[0]], z[inside[1]], x, weight[here], lmbda, some, count)
+            own = np.ix_(*(s.weight.reshape(-1, Y_STRIDE).mean(1) >= 0.5 for s in pair))
+            y[inside[0]][0][own] = np.asarray(found)[0][own]
         next(steps, None)  # or a progress bar would not know that it is complete
-        return self.programs.hyper(jax.device_put(y), jax.device_put(z))
+        return jax.device_put(y)
 
     def _lmbda(self, quality: Quality):
         return np.full(1, quality.lmbda(self._c.lmbdas), np.float32)

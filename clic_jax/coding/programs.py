@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from clic_jax.coding.fixedpoint import Y_BITS, FixedContext, scale_index
+from clic_jax.coding.search import search
 from clic_jax.coding.tables import VALUE_MAX, VALUE_MIN
 from clic_jax.config import ModelConfig
 from clic_jax.model import pqf
@@ -31,7 +32,6 @@ class Programs:
 
     # float32: the transforms
     analyse: Callable  # x uint8 [1, H, W, 3], a picture or a tile of it; lmbda [1] -> y in quantisation steps
-    unrounded_z: Callable  # y -> z float32
     hyper: Callable  # y, z or None for h_a's -> (halves of y, a list of pairs [1, h, w/2, g]; z int32)
     feature: Callable  # z int32 -> the latent feature for g_s, or None
     synthesise: Callable  # y_hat (of a tile), feature, lmbda -> [1, H, W, 3] in [0, 255], not rounded
@@ -39,7 +39,7 @@ class Programs:
     fitted: Callable  # maps, halves of y, y_hat -> the filter's exact coefficients [1, C, A]
     corrected: Callable  # y_hat, maps, coefficients -> y_hat with its first channels corrected
     log_inverse_gain: Callable  # lmbda -> [1, 1, 1, M], or 0.0 for a fixed-rate model
-    refined: Callable  # as `sga.refine`, without its first two arguments
+    searched: Callable  # as `search.search`, without its first two arguments
 
     # integers: what decides a symbol or a table
     context: FixedContext  # the networks, for `model.context.code_slices`
@@ -68,7 +68,6 @@ def programs(config: ModelConfig, params, exponents: dict, networks: type = Fixe
 
     return Programs(
         analyse=filled(_analyse),
-        unrounded_z=filled(_unrounded_z),
         hyper=filled(_hyper),
         feature=filled(_feature),
         synthesise=filled(_synthesise),
@@ -76,7 +75,7 @@ def programs(config: ModelConfig, params, exponents: dict, networks: type = Fixe
         fitted=_fitted,
         corrected=_corrected,
         log_inverse_gain=filled(_log_inverse_gain),
-        refined=filled(_refined),
+        searched=filled(search),
         context=context,
         steps=(*(jax.jit(functools.partial(s, context), static_argnums=0) for s in (anchor_step, other_step)), merge),
         features=jax.jit(context.features),
@@ -95,13 +94,9 @@ def _analyse(model, params, x, lmbda):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _hyper(model, params, y, z):
-    z = jnp.round(_unrounded_z(model, params, y) if z is None else z)
+    if z is None:
+        z = jnp.round(model.apply({"params": params}, y, method=CLIC.hyper_analyse))
     return [split(s) for s in slices(y, model.config.groups)], jnp.clip(z, VALUE_MIN, VALUE_MAX).astype(jnp.int32)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _unrounded_z(model, params, y):
-    return model.apply({"params": params}, y, method=CLIC.hyper_analyse)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -127,12 +122,6 @@ def _maps(model, params, y_hat):
         return [basis(guide) for basis, guide in zip(module.basis, slices(y_hat, module.config.groups))]
 
     return pqf.orthonormal(jnp.concatenate(model.apply({"params": params}, method=parts), -2))
-
-
-def _refined(model, params, *arguments):
-    from clic_jax.coding.sga import refine  # here, as it takes optax, which else no codec needs
-
-    return refine(model, params, *arguments)
 
 
 def _compile_picture(model, params, z_shape, h, w):

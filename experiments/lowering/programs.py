@@ -63,7 +63,6 @@ def of_codec(model: ModelConfig, mesh=None, height: int = HEIGHT, width: int = W
 
     x, lmbda = shape(jnp.uint8, 1, height, width, 3), shape(jnp.float32, 1)
     y, z = shape(jnp.float32, 1, h, w, m), shape(jnp.int32, 1, h // 4, w // 4, model.hyper_layers[-1][0])
-    z_float = shape(jnp.float32, *z.shape)
     feature = shape(jnp.float32, 1, h, w, model.feature_channels) if model.feature_channels else None
     yield program("analyse", ready.analyse, x, lmbda)
     yield program("hyper", ready.hyper, y, None)
@@ -91,9 +90,9 @@ def of_codec(model: ModelConfig, mesh=None, height: int = HEIGHT, width: int = W
         yield program("maps", ready.maps, y)
         yield program("fitted", ready.fitted, maps, halves, y)
         yield program("corrected", ready.corrected, y, maps, coefficients)
-    search, (model_, params_) = ready.refined.func, ready.refined.args
+    search, (model_, params_) = ready.searched.func, ready.searched.args
     one_step = jax.jit(lambda params, *latents: search(model_, params, *latents, range(1), 1))
-    yield program("refined", one_step, params_, y, z_float, x, shape(jnp.float32, height, width), lmbda)
+    yield program("searched", one_step, params_, y, z, x, shape(jnp.float32, height, width), lmbda)
 
 
 def _placed(arguments, mesh):

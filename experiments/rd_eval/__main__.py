@@ -52,8 +52,8 @@ def parse(argv=None) -> argparse.Namespace:
         nargs="+",
         help="of each model (1 to 100) and codec (its own scale) instead of theirs",
     )
-    text = "of models, steps of the encoder's search for better latents (NAME-refineSTEPS.json)"
-    parser.add_argument("--refine", type=int, default=0, metavar="STEPS", help=text)
+    text = "of models, that of the encoder, 0 to 9 as of `clic-jax compress` (NAME-effortN.json)"
+    parser.add_argument("--effort", type=int, default=0, metavar="N", help=text)
     text = f"comma-separated, of {','.join(points.METRICS)}; psnr,ms-ssim by default"
     parser.add_argument("--metric", type=_metrics, default="psnr,ms-ssim", help=text)
     parser.add_argument("--out", type=cli.path, required=True, metavar="DIR", help="folder for NAME.json")
@@ -84,8 +84,8 @@ def chosen(args) -> tuple[list[str], list[str]]:
     names = None if args.codecs is None else list(filter(None, (part.strip() for part in args.codecs.split(","))))
     if args.estimate and names:
         raise ArgumentsError("--estimate is of models: leave --codecs out")
-    if args.estimate and args.refine:
-        raise ArgumentsError("--refine changes files, --estimate writes none: leave one of them out")
+    if args.estimate and args.effort:
+        raise ArgumentsError("--effort changes files, --estimate writes none: leave one of them out")
     models = list(args.model or ())
     if args.model is None and not names:
         models = [installed.DEFAULT_MODEL]
@@ -106,7 +106,7 @@ def subjects(models: list[str], names: list[str], args) -> tuple[list[points.Sub
         except codecs.MissingCodec as error:
             missing += 1
             complain(error)
-    found += [points.of_model(model, args.qualities, args.estimate, args.refine) for model in models]
+    found += [points.of_model(model, args.qualities, args.estimate, args.effort) for model in models]
     files = [results.file_name(subject) for subject in found]
     if twice := sorted({name for name in files if files.count(name) > 1}):
         raise ArgumentsError(f"two models would both be {twice[0]}.json: give them different folder names, or --out")

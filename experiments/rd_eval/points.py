@@ -71,12 +71,12 @@ def classical(name: str, qualities=None) -> Subject:
     return Subject(codec.label, name, codec.description, qualities, {"encoder": codec.version()}, code)
 
 
-def of_model(name_or_path: str, qualities=None, estimate: bool = False, refine: int = 0) -> Subject:
+def of_model(name_or_path: str, qualities=None, estimate: bool = False, effort: int = 0) -> Subject:
     """The subject of a published model: its .clic files, or with `estimate` the bits that the float model counts.
 
-    refine: steps of the encoder's search for better latents, told in the name.
+    effort: of the encoder, as for `api.compress`, told in the name.
 
-    Raises: NoModel, CheckpointError; UserError for a model with one rate only; QualityError; RefineError.
+    Raises: NoModel, CheckpointError; UserError for a model with one rate only; QualityError; EffortError.
     """
     config, params, model_id = published.load_published(name_or_path)
     if not config.model.variable_rate:
@@ -91,11 +91,11 @@ def of_model(name_or_path: str, qualities=None, estimate: bool = False, refine: 
         return Subject(
             f"{name} (estimate)", name, "bits counted by the model, no files", qualities, versions, code, model_id, True
         )
-    api.open_model(name_or_path).check_refine(refine)  # complains here of a model that cannot write files
-    code = functools.partial(_code_files, name_or_path, refine, set())
+    api.open_model(name_or_path).check_effort(effort)  # complains here of a model that cannot write files
+    code = functools.partial(_code_files, name_or_path, effort, set())
     label, codec, how = name, name, f"{config.name} in .clic files"
-    if refine:
-        label, codec, how = f"{name}, refined", f"{name}-refine{refine}", f"{how}, latents refined in {refine} steps"
+    if effort:
+        label, codec, how = f"{name}, effort {effort}", f"{name}-effort{effort}", f"{how} of effort {effort}"
     return Subject(label, codec, how, qualities, versions, code, model_id)
 
 
@@ -174,14 +174,14 @@ def _code_classical(name: str, x: np.ndarray, quality: float) -> Coded:
     return _timed(lambda: codec.encode(x, quality), codec.decode)
 
 
-def _code_files(model: str, refine: int, seen: set, x: np.ndarray, quality: float) -> Coded:
+def _code_files(model: str, effort: int, seen: set, x: np.ndarray, quality: float) -> Coded:
     """Through a .clic file in memory. `seen`: shapes that are compiled; a new one is coded once untimed."""
     if x.shape not in seen:
-        once = api.compress(x, quality=quality, model=model, refine=min(refine, 1))
+        once = api.compress(x, quality=quality, model=model, effort=min(effort, 1))
         api.decompress(once, model=model, max_pixels=None)
         seen.add(x.shape)
     return _timed(
-        lambda: api.compress(x, quality=quality, model=model, refine=refine),
+        lambda: api.compress(x, quality=quality, model=model, effort=effort),
         lambda data: api.decompress(data, model=model, max_pixels=None),
     )
 

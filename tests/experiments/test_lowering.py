@@ -32,7 +32,7 @@ def test_codec(micro):
     assert {row["platform"] for row in rows} == {"cuda", "tpu"}
     assert {row["quick"] for row in rows} == {0}
     by_name = {row["program"]: row for row in rows}
-    for name in ("analyse", "hyper", "feature", "synthesise", "maps", "fitted", "corrected", "refined"):
+    for name in ("analyse", "hyper", "feature", "synthesise", "maps", "fitted", "corrected", "searched"):
         assert by_name[name]["exact"] > 0, name
     assert {row["exact"] for row in rows if "step" in row["program"]} == {0}  # integers, without digits to lose
 

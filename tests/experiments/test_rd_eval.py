@@ -81,16 +81,16 @@ def test_classical_codecs(photographs, tmp_path, tmp_path_factory):
         assert result["results"]["ms-ssim-rgb-db"] == pytest.approx(decibels)
 
 
-def test_a_refined_model(photographs, published_micro, tmp_path):
+def test_effort(photographs, published_micro, tmp_path):
     """Files of their own name and encoder's effort, beside those of the same model without it."""
     common = ("--data", photographs["folder"], "--model", published_micro, "--qualities", 50, "--metric", "psnr")
-    assert run(*common, "--out", tmp_path) == run(*common, "--refine", 5, "--out", tmp_path) == 0
-    plain, refined = (json.loads((tmp_path / f"micro{end}.json").read_text()) for end in ("", "-refine5"))
-    assert refined["name"] == "micro, refined" and "refined in 5 steps" in refined["description"]
+    assert run(*common, "--out", tmp_path) == run(*common, "--effort", 1, "--out", tmp_path) == 0
+    plain, refined = (json.loads((tmp_path / f"micro{end}.json").read_text()) for end in ("", "-effort1"))
+    assert refined["name"] == "micro, effort 1" and "of effort 1" in refined["description"]
     assert refined["model_id"] == plain["model_id"]
     assert len(plain["per_image"]) == 2
     for row, other in zip(refined["per_image"], plain["per_image"], strict=True):
-        data = clic_jax.compress(photographs[row["name"]], model=published_micro, refine=5)
+        data = clic_jax.compress(photographs[row["name"]], model=published_micro, effort=1)
         assert row["bytes"] == len(data) and (row["bytes"], row["psnr-rgb"]) != (other["bytes"], other["psnr-rgb"])
 
 

@@ -142,8 +142,8 @@ def test_codec_that_refuses_an_image(folder, capsys):
         (("--codecs", "", "--qualities", "101"), "101"),
         (("--model", "nothing"), "no model 'nothing'"),
         (("--estimate", "--codecs", "jpeg"), "--estimate is of models"),
-        (("--estimate", "--refine", "9"), "--refine changes files"),
-        (("--refine", "-9"), "refine -9 must be a number of steps"),
+        (("--estimate", "--effort", "9"), "--effort changes files"),
+        (("--effort", "10"), "effort 10 is out of range"),
         (("--model", "clic-compact", "clic-compact"), "both be clic-compact.json"),
     ],
 )
