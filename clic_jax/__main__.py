@@ -15,7 +15,7 @@ from clic_jax import api, cli
 from clic_jax.checkpoints.installed import remedy
 from clic_jax.coding import tiles
 from clic_jax.errors import UserError
-from clic_jax.files import atomic, container, outputs, pictures
+from clic_jax.files import atomic, container, outputs, pictures, streams
 from clic_jax.files.contents import contents
 from clic_jax.quality import Quality
 
@@ -59,6 +59,10 @@ def _parser() -> Parser:
         "seconds for 768x512 pixels on two cores; 0, no search, by default"
     )
     sub.add_argument("--effort", type=int, default=0, metavar="N", help=text)
+    text = "code the picture so, too, at the same squared error or less, and keep the smaller; none by default"
+    sub.add_argument("--fallback", choices=("none", *streams.NAMES), default="none", help=text)
+    text = "decode what is made, and compare it with what was meant, before it is written"
+    sub.add_argument("--verify", action="store_true", help=text)
     _add_tile_and_jobs(sub)
 
     text = "Files to pictures, IN.png by default."
@@ -105,7 +109,11 @@ def _compress(args) -> int:
     tiles.check(args.tile)
     _set_up()
     Quality.of(args.quality)
-    api.open_model(args.model).check_effort(args.effort)
+    from clic_jax.coding import equal_quality
+
+    codec = api.open_model(args.model)
+    codec.check_effort(args.effort)
+    equal_quality.check(args.fallback, codec)
     return _batch(args.inputs, functools.partial(_compress_one, args, targets, _real(args.inputs)), args.jobs)
 
 
@@ -117,7 +125,7 @@ def _compress_one(args, targets, inputs, name, source):
         source = io.BytesIO(source.read())
         source.name = name
     options = {"quality": args.quality, "model": args.model, "metadata": not args.strip, "tile": args.tile}
-    options |= {"max_pixels": args.max_pixels}
+    options |= {"max_pixels": args.max_pixels, "fallback": args.fallback, "verify": args.verify}
     # one bar for the steps of a picture, unless several pictures would fight for the line
     watch = iter if args.jobs > 1 else functools.partial(tqdm, unit="step", disable=None, leave=False)
     _write(args, targets[name], api.compress(source, **options, effort=args.effort, watch=watch))
@@ -146,7 +154,6 @@ def _info(args) -> int:
     def work(_, source):
         about = container.peek(contents(source))
         name = next((name for name, model_id in api.installed().items() if model_id == about["model_id"]), None)
-        hint = name or f"not installed: {remedy(about['model_id'])}"
         about = dict.fromkeys(("width", "height", "quality")) | {"model": name} | about
         if args.json:
             print(json.dumps(about))
@@ -154,7 +161,12 @@ def _info(args) -> int:
         total = about["bytes"].pop("total")
         parts = ", ".join(f"{part} {size}" for part, size in about["bytes"].items())
         print("{width} x {height} pixels, quality {quality:g}".format(**about))
-        print(f"model {about['model_id']} ({hint})")
+        if "classical" in about:
+            how = "lossless" if about["lossless"] else "with no more squared error than a model at that quality"
+            print(f"{about['classical']}, {how}; no model is needed")
+        else:
+            hint = name or f"not installed: {remedy(about['model_id'])}"
+            print(f"model {about['model_id']} ({hint})")
         print(f"{total} bytes, {8 * total / (about['width'] * about['height']):.3f} bits per pixel: {parts}")
 
     return _batch(args.inputs, work)

@@ -7,7 +7,9 @@
 Importing this module does not import JAX: `clic-jax info` is quick.
 """
 
+import dataclasses
 import functools
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable
@@ -19,7 +21,8 @@ from PIL import Image
 
 from clic_jax.checkpoints.installed import DEFAULT_MODEL, NoModel, folder_of, installed, remedy
 from clic_jax.coding import tiles
-from clic_jax.files import container, pictures
+from clic_jax.errors import UserError
+from clic_jax.files import classical, container, pictures
 from clic_jax.files.container import Damaged, Header, ModelMismatch, Tag
 from clic_jax.files.contents import contents
 from clic_jax.quality import Quality
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_MODEL",
     "NoModel",
+    "NotVerified",
     "compress",
     "decompress",
     "decompress_image",
@@ -37,6 +41,10 @@ __all__ = [
     "installed",
     "open_model",
 ]
+
+
+class NotVerified(UserError):
+    """A file that does not decode to what was coded; always a bug."""
 
 
 def compress(
@@ -49,6 +57,8 @@ def compress(
     effort: int = 0,
     watch: Callable[[range], Iterable] = iter,
     max_pixels: int | None = container.MAX_PIXELS,
+    fallback: str = "none",
+    verify: bool = False,
 ) -> bytes:
     """The .clic file of a picture. What cannot be kept of it, or is not worth keeping, is told by an ImageWarning.
 
@@ -64,18 +74,22 @@ def compress(
         models that were trained for squared error.
       watch: wraps the range of the search's steps, as `tqdm.tqdm` does, to show progress.
       max_pixels: larger pictures are refused, files by their header; None for no limit but 2^20 a side.
-    Raises: QualityError, TileError, EffortError, ImageError, NoModel, CheckpointError; all `clic_jax.errors.UserError`.
+      fallback: avif, webp or jpegxl (which needs imagecodecs): the picture is coded so as well, with the same squared
+        error or less, and losslessly; the smallest is kept, and its file needs no model if it is not the model's.
+      verify: whether to decode the file, and compare it with what was meant.
+    Raises: QualityError, TileError, EffortError, FallbackError, MissingCodec, ImageError, NoModel, CheckpointError,
+      NotVerified; all `clic_jax.errors.UserError`.
     """
-    from clic_jax.coding import plausible
+    from clic_jax.coding import equal_quality, plausible
 
     quality, tile = Quality.of(quality), tiles.check(tile)
     picture = pictures.read(image_or_path, max_pixels)
     codec = open_model(model)
+    equal_quality.check(fallback, codec)
     coded, latents = codec.encode(picture.rgb, quality, tile=tile, effort=effort, watch=watch)
-    if plausible.is_failure(codec, picture.rgb, coded, latents, quality, tile):
-        text = "it decodes to less than a flat colour would show, for it is no photograph: keep it as PNG"
-        warnings.warn(text, pictures.ImageWarning, stacklevel=2)
     height, width = picture.rgb.shape[:2]
+    shown = codec.show(latents, height, width, tile=tile) if verify or fallback != equal_quality.NONE else None
+    failed = plausible.is_failure(codec, picture.rgb, coded, latents, quality, tile, shown)
     header = Header(
         width=width,
         height=height,
@@ -87,7 +101,57 @@ def compress(
         pqf_bytes=coded.pqf_bytes,
     )
     extras = {tag: content for tag, content in picture.extras.items() if content and (metadata or tag != Tag.EXIF)}
-    return container.pack(header, coded.stream, extras)
+    data, other = container.pack(header, coded.stream, extras), None
+    if fallback != equal_quality.NONE:
+        most = None if failed else len(data)
+        other = _classical(fallback, picture.rgb, shown, header, extras, codec.config.model.lmbdas, most)
+    if other is not None:
+        data, shown = other
+    elif failed:
+        text = "it decodes to less than a flat colour would show, for it is no photograph: keep it as PNG"
+        warnings.warn(text, pictures.ImageWarning, stacklevel=2)
+    if verify:
+        _verify(data, pictures.show(shown, header, extras), codec, tile)
+    return data
+
+
+def _classical(
+    fallback: str, x, shown, header: Header, extras, lmbdas, most: int | None
+) -> tuple[bytes, np.ndarray] | None:
+    """A file of less than `most` bytes whose picture is classically coded, and that picture, or None.
+
+    Its squared error is that of `shown`, the model's picture, or less; and no more than that of a flat colour.
+    """
+    from clic_jax import metrics
+    from clic_jax.coding import equal_quality, plausible
+
+    about = {name: getattr(header, name) for name in ("width", "height", "quality", "grey")}
+    header = Header(**about, model_id=None, latents_check=None, classical=fallback)
+    around = len(container.pack(header, b"", extras))
+    error = min(metrics.squared_error(x, shown), plausible.flat_error(x))
+    lmbda = header.quality.lmbda(lmbdas)
+    found = equal_quality.smallest(fallback, x, lmbda, error, math.inf if most is None else most - around)
+    if found is None:
+        return None
+    name, stream = found
+    data = container.pack(dataclasses.replace(header, classical=name), stream, extras)
+    if most is not None and len(data) >= most:
+        return None
+    return data, classical.decode(name, stream, *x.shape[:2], ours=True)
+
+
+def _verify(data: bytes, meant: Image.Image, codec: "Codec", tile: int):
+    """Raises: NotVerified unless `data` decodes to `meant`: colours within one grey level, all else the same."""
+    try:
+        found = decompress_image(data, model=codec, max_pixels=None, tile=tile)
+    except UserError as error:
+        raise NotVerified(f"the file that was made does not decode: please report this line ({error})") from error
+    if (found.mode, found.size, found.info) != (meant.mode, meant.size, meant.info):
+        raise NotVerified("the file that was made has other metadata than the picture: please report this line")
+    worst = [abs(np.subtract(a, b, dtype=np.int16)).max() for a, b in zip(found.split(), meant.split())]
+    if any(level > (band != "A") for band, level in zip(found.getbands(), worst)):
+        text = f"the file that was made decodes to another picture, by {max(worst)} grey levels"
+        raise NotVerified(f"{text}: please report this line")
 
 
 def decompress(
@@ -117,15 +181,17 @@ def decompress_image(
 
     Args:
       data: the file's bytes, its path, or an open binary file.
-      model: as for `compress`; by default the installed model that the file names.
+      model: as for `compress`; by default the installed model that the file names. A classical picture needs none.
       max_pixels: larger pictures are refused; None for no limit.
       tile: as for `compress`, and free to differ from the encoder's; pixels near the tiles' seams then differ a little.
     Raises: a `container.FormatError` of its own kind for each thing that can be wrong with the file, ModelMismatch
-      among them; StreamError; NoModel; CheckpointError.
+      among them; StreamError; NoModel; CheckpointError; MissingCodec.
     """
+    header, stream, extras = container.unpack(contents(data), max_pixels=max_pixels)
+    if header.classical:
+        return pictures.show(classical.decode(header.classical, stream, header.height, header.width), header, extras)
     from clic_jax.coding import plausible
 
-    header, stream, extras = container.unpack(contents(data), max_pixels=max_pixels)
     codec = _model_for(header.model_id, model)
     filtered = header.pqf_bytes is not None
     if filtered and codec.config.model.pqf == "none":

@@ -18,7 +18,7 @@ from clic_jax.files import container, pictures
 
 FORMAT, SUFFIX, MIME = "CLIC", ".clic", "image/x-clic"
 IN_INFO = ("icc_profile", "exif", "dpi")  # options of `Image.save` in the place of the image's own
-OPTIONS = ("quality", "model", "metadata", "tile", "effort", *IN_INFO)  # the others are those of `api.compress`
+OPTIONS = ("quality", "model", "metadata", "tile", "effort", "fallback", "verify", *IN_INFO)  # others: `api.compress`
 
 
 class OptionError(UserError):

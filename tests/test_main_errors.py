@@ -24,7 +24,7 @@ def damaged(data: bytes) -> dict[str, tuple[bytes, str]]:
         "long": (data + b"more", "too many"),
         "png": (b"\x89PNG\r\n\x1a\n", "not a .clic file"),
         "empty": (b"", "cut short"),
-        "new": (data[:3] + b"\x02" + data[4:], "version 2"),
+        "new": (data[:3] + b"\x03" + data[4:], "version 3"),
         "other": (data[:4] + bytes(4) + data[8:], "damaged"),
     }
 

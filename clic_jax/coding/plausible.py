@@ -26,17 +26,30 @@ def check_length(codec: Codec, stream: bytes, height: int, width: int):
         raise Damaged(f"damaged, for {size} are not in {len(stream)} bytes: copy or download the file again")
 
 
-def is_failure(codec: Codec, x: np.ndarray, coded: Coded, latents: Latents, quality: Quality, tile: int) -> bool:
+def flat_error(x: np.ndarray) -> int:
+    """Squared error of the mean colour of x uint8 [H, W, 3] everywhere."""
+    return metrics.squared_error(x, np.broadcast_to(np.rint(x.mean((0, 1))).astype(np.uint8), x.shape))
+
+
+def is_failure(
+    codec: Codec,
+    x: np.ndarray,
+    coded: Coded,
+    latents: Latents,
+    quality: Quality,
+    tile: int,
+    shown: np.ndarray | None = None,
+) -> bool:
     """Whether what decodes is worse, in squared error, than the mean colour of x uint8 [H, W, 3] everywhere.
 
     It comes to that with what no photograph looks like, checkerboards and halftones of single pixels, and then costs
     many bits; so only then the picture is made and looked at, in half the time that coding it took.
 
-    coded, latents: of `Codec.encode` at that quality. tile: as there.
+    coded, latents: of `Codec.encode` at that quality. tile: as there. shown: of `Codec.show`, if it is made already.
     """
-    pixels = latents.z.shape[1] * latents.z.shape[2] * STRIDE**2
-    if 8 * len(coded.stream) <= pixels * (PHOTOGRAPH_BPP[0] + PHOTOGRAPH_BPP[1] * float(quality)):
-        return False
-    flat = np.broadcast_to(np.rint(x.mean((0, 1))).astype(np.uint8), x.shape)
-    x_hat = codec.show(latents, *x.shape[:2], tile=tile)
-    return metrics.squared_error(x, x_hat) > metrics.squared_error(x, flat)
+    if shown is None:
+        pixels = latents.z.shape[1] * latents.z.shape[2] * STRIDE**2
+        if 8 * len(coded.stream) <= pixels * (PHOTOGRAPH_BPP[0] + PHOTOGRAPH_BPP[1] * float(quality)):
+            return False
+        shown = codec.show(latents, *x.shape[:2], tile=tile)
+    return metrics.squared_error(x, shown) > flat_error(x)

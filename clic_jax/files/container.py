@@ -1,4 +1,4 @@
-"""The .clic file, version 1: what is in it byte for byte, and everything that can be wrong with one.
+"""The .clic file, versions 1 and 2: what is in it byte for byte, and everything that can be wrong with one.
 
     | C1 49 43 | v | model id | width | height | quality | size | z | pqf | latents | stream | extras | check |
          3       1       4      varint  varint   varint  varint  1   0,1      3       size      0..       3   bytes
@@ -15,6 +15,11 @@
               bit is set, and makes the file unreadable if not
     check     checksum of all the bytes before it
 
+In version 2 the stream is of a classical codec (`clic_jax.files.streams`), and no model is needed: AVIF, WebP with flag
+2, JPEG XL with flag 8, never both flags. The quality is that of the model whose place it took.
+
+    | C1 49 43 | v | width | height | quality | size | stream | extras | check |
+
 A photograph of 12 megapixels has 24 bytes beside its stream and extras; one more for a fractional quality, one less
 without PQF. Numbers are little-endian. A varint has seven bits a byte, the high bit set in all but the last one, and no
 more bytes than it needs (LEB128). Checksums are the low 24 bits of zlib's CRC-32: other damage passes one in 17 million
@@ -30,15 +35,30 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from clic_jax.errors import UserError
+from clic_jax.files import streams
+from clic_jax.files.format_errors import (
+    Damaged,
+    Desync,
+    FormatError,
+    ModelMismatch,
+    NotClic,
+    TooLarge,
+    TrailingBytes,
+    Truncated,
+    UnknownVersion,
+)
 from clic_jax.quality import Quality
 
+__all__ = ["Damaged", "Desync", "FormatError", "ModelMismatch", "NotClic", "TooLarge", "TrailingBytes", "Truncated"]
+__all__ += ["UnknownVersion", "Header", "Tag", "checksum", "pack", "peek", "unpack"]
+
 MAGIC = b"\xc1IC"  # no text: C1 never occurs in UTF-8
-VERSION = 1
+VERSIONS = LEARNED, CLASSICAL = (1, 2)
 MAX_SIDE = 2**20  # pixels
 MAX_PIXELS = 2**28  # the largest picture read by default, 16384 x 16384
 MAX_ICC = 2**24  # bytes of a profile; real ones have 3 MB at most
-_GREY, _PQF, _EXTRAS, _UNUSED = 1, 2, 4, 8  # flags
+_GREY, _PQF, _EXTRAS, _UNUSED = 1, 2, 4, 8  # flags of version 1
+_CODECS = {"avif": 0, "webp": 2, "jpegxl": 8}  # flags of version 2, whose other flags are those of version 1
 _AGAIN = "copy or download the file again"
 
 
@@ -48,53 +68,6 @@ class Tag(IntEnum):
     ALPHA = 1  # the transparency plane as an image file of its own, lossless
     ICC = 129  # colour profile, deflated in the file
     EXIF = 130
-
-
-class FormatError(UserError):
-    """A file that cannot be decoded; the message is one line with the remedy."""
-
-
-class NotClic(FormatError):
-    """The file is of another kind."""
-
-
-class UnknownVersion(FormatError):
-    """The file needs a newer clic_jax."""
-
-
-class Truncated(FormatError):
-    """The file ends too early."""
-
-
-class TrailingBytes(FormatError):
-    """A whole .clic file, and something behind it."""
-
-
-class Damaged(FormatError):
-    """Bytes of the file have changed, or it was never written as this module describes."""
-
-
-class TooLarge(FormatError):
-    """The picture has more pixels than the caller allows."""
-
-
-class ModelMismatch(FormatError):
-    """ModelMismatch(expected, found, remedy): the codec has another model than the file's; `found` is None for none."""
-
-    def __str__(self):
-        expected, found, remedy = self.args
-        return f"it needs model {expected}{f', not {found}' if found else ', which is not installed'}: {remedy}"
-
-
-class Desync(FormatError):
-    """Desync(expected, found, setting): the checksums of the encoder's latents and of the decoder's. Always a bug.
-
-    setting: the versions and the device that the report should name, such as "jax 0.10.0, cpu".
-    """
-
-    def __str__(self):
-        text = "decoder out of step, so there is no picture: please report this line and the file ({:06x}, {:06x}, {})"
-        return text.format(*self.args)
 
 
 def checksum(*parts) -> int:
@@ -112,19 +85,23 @@ class Header:
     width: int  # pixels, 1 to MAX_SIDE
     height: int
     quality: Quality
-    model_id: str  # 8 hex digits, lower case
-    latents_check: int  # `checksum` of the decoded latents
+    model_id: str | None  # 8 hex digits, lower case; None: `classical` says what the stream is
+    latents_check: int | None  # `checksum` of the decoded latents
     grey: bool = False  # the picture is to be decoded to grey
     z_bytes: int = 0  # of the stream; rounded down in the file, as `pqf_bytes` is
     pqf_bytes: int | None = None  # None: there are no PQF coefficients
+    classical: str | None = None  # of `streams.NAMES`: the stream is of that codec
 
     def __post_init__(self):
-        for name, _, _, low, high, _ in _FIELDS:
+        for name, _, _, low, high, *_ in _FIELDS:
             value = getattr(self, name, None)
             if value is not None and not low <= value <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, not {value}")
-        if not re.fullmatch("[0-9a-f]{8}", self.model_id):
+        if self.classical is None and not re.fullmatch("[0-9a-f]{8}", self.model_id):
             raise ValueError(f"a model id has 8 hex digits: {self}")
+        learned = self.model_id or self.pqf_bytes is not None
+        if self.classical is not None and (self.classical not in _CODECS or learned):
+            raise ValueError(f"a classical codec is one of {', '.join(_CODECS)}, and has no model: {self}")
 
 
 def pack(header: Header, stream: bytes, extras: Mapping[Tag, bytes] | None = None) -> bytes:
@@ -137,11 +114,13 @@ def pack(header: Header, stream: bytes, extras: Mapping[Tag, bytes] | None = Non
         raise ValueError(f"parts larger than the stream of {len(stream)} bytes, or a profile over {MAX_ICC}: {header}")
     if Tag.ICC in extras:
         extras[Tag.ICC] = zlib.compress(extras[Tag.ICC], 9)
-    flags = header.grey * _GREY | (header.pqf_bytes is not None) * _PQF | bool(extras) * _EXTRAS
+    version = LEARNED if header.classical is None else CLASSICAL
+    coded_as = (header.pqf_bytes is not None) * _PQF if header.classical is None else _CODECS[header.classical]
+    flags = header.grey * _GREY | coded_as | bool(extras) * _EXTRAS
     values = vars(header) | {"stream_bytes": len(stream)}
-    fields = [write(values[name]) for name, write, _, _, _, flag in _FIELDS if not flag & ~flags]
+    fields = [write(values[name]) for name, write, *_ in _fields(version, flags)]
     chunks = [bytes([Tag(tag)]) + _varint(len(extras[tag])) + extras[tag] for tag in sorted(extras)]
-    out = [MAGIC, bytes([flags << 4 | VERSION]), *fields, stream, *chunks, b"\0" * bool(extras)]
+    out = [MAGIC, bytes([flags << 4 | version]), *fields, stream, *chunks, b"\0" * bool(extras)]
     return b"".join([*out, _check(checksum(*out))])
 
 
@@ -169,13 +148,19 @@ def peek(data: bytes) -> dict[str, Any]:
     """What `info` prints of a file: width, height, quality, model_id and bytes, by part.
 
     The parts add up to the total: z and pqf are rounded down (see the top of this module), y is the rest of the stream.
+    A classical picture has no model_id, but "classical" (avif, webp or jpegxl) and "lossless", and its bytes together.
     Raises: FormatError as `unpack`, but neither for large pictures nor for unknown features.
     """
     header, stream, _, extras = _parse(data)
     z, pqf = header.z_bytes, header.pqf_bytes or 0
-    parts = {"header": len(data) - len(stream) - extras, "z": z, "y": len(stream) - z - pqf, "pqf": pqf}
+    parts = {"z": z, "y": len(stream) - z - pqf, "pqf": pqf}
     about = {"width": header.width, "height": header.height, "quality": float(header.quality)}
-    return about | {"model_id": header.model_id} | {"bytes": {"total": len(data), **parts, "extras": extras}}
+    about |= {"model_id": header.model_id}
+    if header.classical:
+        about |= {"classical": header.classical, "lossless": streams.is_lossless(header.classical, stream)}
+        parts = {"picture": len(stream)}
+    parts = {"header": len(data) - len(stream) - extras, **parts, "extras": extras}
+    return about | {"bytes": {"total": len(data), **parts}}
 
 
 def _parse(data: bytes) -> tuple[Header, bytes, dict[int, bytes], int]:
@@ -184,9 +169,10 @@ def _parse(data: bytes) -> tuple[Header, bytes, dict[int, bytes], int]:
         raise NotClic("not a .clic file: it starts with other bytes (if it is a picture, compress it first)")
     reader = _Reader(data)
     flags, version = divmod(reader.take(4)[3], 16)
-    if version != VERSION:
-        raise UnknownVersion(f"the file has format version {version}, this clic_jax reads {VERSION}: upgrade clic_jax")
-    values = {name: read(reader) for name, _, read, _, _, flag in _FIELDS if not flag & ~flags}
+    if version not in VERSIONS:
+        text = f"the file has format version {version}, this clic_jax reads {LEARNED} to {VERSIONS[-1]}"
+        raise UnknownVersion(f"{text}: upgrade clic_jax")
+    values = {name: read(reader) for name, _, read, *_ in _fields(version, flags)}
     stream = reader.take(values.pop("stream_bytes"))
     start = reader.at
     chunks = _read_chunks(reader) if flags & _EXTRAS else {}
@@ -195,11 +181,14 @@ def _parse(data: bytes) -> tuple[Header, bytes, dict[int, bytes], int]:
         raise Damaged(f"damaged, for its checksum is wrong: {_AGAIN}")
     if reader.at < len(data):
         raise TrailingBytes(f"{len(data) - reader.at} bytes too many at the end: cut the file to {reader.at} bytes")
-    if flags & _UNUSED:
+    codec = next((name for name, flag in _CODECS.items() if flags & (_PQF | _UNUSED) == flag), None)
+    if codec is None or (version == LEARNED and flags & _UNUSED):
         raise UnknownVersion("the file has a flag that this clic_jax does not know: upgrade clic_jax")
     if max(values["width"], values["height"]) > MAX_SIDE:
         raise TooLarge(f"a side has more than {MAX_SIDE} pixels: no version of clic_jax writes such a file")
-    if values["z_bytes"] + values.get("pqf_bytes", 0) > len(stream):
+    if version == CLASSICAL:
+        values |= {"model_id": None, "latents_check": None, "classical": codec}
+    if values.get("z_bytes", 0) + values.get("pqf_bytes", 0) > len(stream):
         raise Damaged(f"damaged, for parts of its stream are larger than the stream: {_AGAIN}")
     try:
         header = Header(**values | {"quality": Quality(values["quality"])}, grey=bool(flags & _GREY))
@@ -281,13 +270,18 @@ def _check(check: int) -> bytes:
     return check.to_bytes(3, "little")
 
 
-_FIELDS = (  # in the order of the file: name, write, read, the lowest and highest legal values, flag of files with it
-    ("model_id", bytes.fromhex, lambda reader: reader.take(4).hex(), "0" * 8, "f" * 8, 0),
-    ("width", _varint, _Reader.varint, 1, MAX_SIDE, 0),
-    ("height", _varint, _Reader.varint, 1, MAX_SIDE, 0),
-    ("quality", _quality, _Reader.quality, Quality(100), Quality(10000), 0),
-    ("stream_bytes", _varint, _Reader.varint, 0, 2**63, 0),
-    ("z_bytes", _rough, _Reader.rough, 0, 2**63, 0),
-    ("pqf_bytes", _rough, _Reader.rough, 0, 2**63, _PQF),
-    ("latents_check", _check, _Reader.check, 0, 2**24 - 1, 0),
+_FIELDS = (  # in the order of the file: name, write, read, lowest and highest legal value, flag and versions with it
+    ("model_id", bytes.fromhex, lambda reader: reader.take(4).hex(), "0" * 8, "f" * 8, 0, (LEARNED,)),
+    ("width", _varint, _Reader.varint, 1, MAX_SIDE, 0, VERSIONS),
+    ("height", _varint, _Reader.varint, 1, MAX_SIDE, 0, VERSIONS),
+    ("quality", _quality, _Reader.quality, Quality(100), Quality(10000), 0, VERSIONS),
+    ("stream_bytes", _varint, _Reader.varint, 0, 2**63, 0, VERSIONS),
+    ("z_bytes", _rough, _Reader.rough, 0, 2**63, 0, (LEARNED,)),
+    ("pqf_bytes", _rough, _Reader.rough, 0, 2**63, _PQF, (LEARNED,)),
+    ("latents_check", _check, _Reader.check, 0, 2**24 - 1, 0, (LEARNED,)),
 )
+
+
+def _fields(version: int, flags: int) -> list[tuple]:
+    """The rows of _FIELDS that a file of that version with these flags has."""
+    return [row for row in _FIELDS if version in row[-1] and not row[-2] & ~flags]

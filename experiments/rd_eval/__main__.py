@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from clic_jax import runtime
 from clic_jax.checkpoints import installed
+from clic_jax.coding import equal_quality
 from clic_jax.errors import UserError
 from clic_jax.training import data
 from experiments import cli
@@ -54,6 +55,8 @@ def parse(argv=None) -> argparse.Namespace:
     )
     text = "of models, that of the encoder, 0 to 9 as of `clic-jax compress` (NAME-effortN.json)"
     parser.add_argument("--effort", type=int, default=0, metavar="N", help=text)
+    text = "of models, what `clic-jax compress --fallback` does (NAME-fallback-CODEC.json)"
+    parser.add_argument("--fallback", choices=equal_quality.CHOICES, default=equal_quality.NONE, help=text)
     text = f"comma-separated, of {','.join(points.METRICS)}; psnr,ms-ssim by default"
     parser.add_argument("--metric", type=_metrics, default="psnr,ms-ssim", help=text)
     parser.add_argument("--out", type=cli.path, required=True, metavar="DIR", help="folder for NAME.json")
@@ -86,6 +89,8 @@ def chosen(args) -> tuple[list[str], list[str]]:
         raise ArgumentsError("--estimate is of models: leave --codecs out")
     if args.estimate and args.effort:
         raise ArgumentsError("--effort changes files, --estimate writes none: leave one of them out")
+    if args.estimate and args.fallback != equal_quality.NONE:
+        raise ArgumentsError("--fallback chooses among files, --estimate writes none: leave one of them out")
     models = list(args.model or ())
     if args.model is None and not names:
         models = [installed.DEFAULT_MODEL]
@@ -106,7 +111,7 @@ def subjects(models: list[str], names: list[str], args) -> tuple[list[points.Sub
         except codecs.MissingCodec as error:
             missing += 1
             complain(error)
-    found += [points.of_model(model, args.qualities, args.estimate, args.effort) for model in models]
+    found += [points.of_model(model, args.qualities, args.estimate, args.effort, args.fallback) for model in models]
     files = [results.file_name(subject) for subject in found]
     if twice := sorted({name for name in files if files.count(name) > 1}):
         raise ArgumentsError(f"two models would both be {twice[0]}.json: give them different folder names, or --out")

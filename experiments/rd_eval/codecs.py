@@ -13,14 +13,12 @@ import io
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, features
+from PIL import Image
 
 from clic_jax.errors import UserError
+from clic_jax.files import classical, jpegxl
+from clic_jax.files.classical import MissingCodec
 from experiments.rd_eval import ffmpeg_codecs
-
-
-class MissingCodec(UserError):
-    """A codec whose package is not installed; says what to install."""
 
 
 class UnknownCodec(UserError):
@@ -49,8 +47,8 @@ class Codec:
     qualities: tuple[float, ...]  # the default ones, smallest file first
     encode: Callable[[np.ndarray, float], bytes]
     decode: Callable[[bytes], np.ndarray]
-    version: Callable[[], str]  # of the encoder; raises ImportError where it is not installed
-    install: str = "pip install --upgrade pillow"
+    version: Callable[[], str]  # of the encoder; raises MissingCodec or ImportError where it is not installed
+    install: str = ""  # what to do where that is an ImportError
 
 
 def open_codec(name: str) -> Codec:
@@ -75,15 +73,13 @@ def check_quality(codec: Codec, quality: float) -> float:
     return quality
 
 
-def _pillow_save(x: np.ndarray, quality: float, *, kind: str, **settings) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(x).save(file, kind, quality=int(quality), **settings)
-    return file.getvalue()
-
-
 def _pillow_load(data: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(data)) as image:
         return np.array(image.convert("RGB"))
+
+
+def _jpeg(x: np.ndarray, quality: float) -> bytes:
+    return classical.save(x, "JPEG", quality, subsampling="4:4:4", optimize=True, progressive=True)
 
 
 def _jpeg2000(x: np.ndarray, quality: float) -> bytes:
@@ -91,30 +87,6 @@ def _jpeg2000(x: np.ndarray, quality: float) -> bytes:
     rate = {"quality_mode": "rates", "quality_layers": [24 / quality]}  # of the 24 bits that a pixel has
     Image.fromarray(x).save(file, "JPEG2000", irreversible=True, mct=1, no_jp2=True, **rate)
     return file.getvalue()
-
-
-def _jpegxl(x: np.ndarray, quality: float) -> bytes:
-    import imagecodecs
-
-    return imagecodecs.jpegxl_encode(x, effort=7, distance=quality, numthreads=1)
-
-
-def _jpegxl_load(data: bytes) -> np.ndarray:
-    import imagecodecs
-
-    return imagecodecs.jpegxl_decode(data, numthreads=1)
-
-
-def _jpegxl_version() -> str:
-    import imagecodecs
-
-    return f"imagecodecs {imagecodecs.__version__}, {imagecodecs.jpegxl_version()}"
-
-
-def _pillow_version(feature: str) -> str:
-    if not features.check(feature):
-        raise ImportError(f"Pillow {Image.__version__} was built without {feature}")
-    return f"Pillow {Image.__version__}, {feature} {features.version(feature)}"
 
 
 _ANCHORS = "pip install '.[anchors]'"
@@ -130,9 +102,9 @@ CODECS: dict[str, Codec] = {
             limits=(1, 100),
             whole=True,
             qualities=(4, 8, 12, 18, 25, 35, 50, 65, 75, 82),
-            encode=functools.partial(_pillow_save, kind="JPEG", subsampling="4:4:4", optimize=True, progressive=True),
+            encode=_jpeg,
             decode=_pillow_load,
-            version=functools.partial(_pillow_version, "jpg"),
+            version=functools.partial(classical.version, "jpg"),
         ),
         Codec(
             name="webp",
@@ -142,9 +114,9 @@ CODECS: dict[str, Codec] = {
             limits=(0, 100),
             whole=True,
             qualities=(0, 5, 12, 22, 35, 50, 65, 77, 86),
-            encode=functools.partial(_pillow_save, kind="WEBP", method=6),
+            encode=functools.partial(classical.encode, "webp"),
             decode=_pillow_load,
-            version=functools.partial(_pillow_version, "webp"),
+            version=functools.partial(classical.version, "webp"),
         ),
         Codec(
             name="avif",
@@ -154,18 +126,9 @@ CODECS: dict[str, Codec] = {
             limits=(0, 100),
             whole=True,
             qualities=(14, 24, 34, 42, 50, 57, 64),
-            encode=functools.partial(
-                _pillow_save,
-                kind="AVIF",
-                codec="aom",
-                subsampling="4:4:4",
-                speed=6,
-                max_threads=1,
-                autotiling=False,
-                advanced={"tune": "psnr"},
-            ),
+            encode=functools.partial(classical.encode, "avif"),
             decode=_pillow_load,
-            version=functools.partial(_pillow_version, "avif"),
+            version=functools.partial(classical.version, "avif"),
         ),
         Codec(
             name="jpeg2000",
@@ -177,7 +140,7 @@ CODECS: dict[str, Codec] = {
             qualities=(0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0),
             encode=_jpeg2000,
             decode=_pillow_load,
-            version=functools.partial(_pillow_version, "jpg_2000"),
+            version=functools.partial(classical.version, "jpg_2000"),
         ),
         Codec(
             name="jpegxl",
@@ -188,9 +151,9 @@ CODECS: dict[str, Codec] = {
             limits=(0.01, 25),
             whole=False,
             qualities=(15, 10, 7, 5, 3.5, 2.5, 1.8, 1.3),
-            encode=_jpegxl,
-            decode=_jpegxl_load,
-            version=_jpegxl_version,
+            encode=jpegxl.encode,
+            decode=jpegxl.decode,
+            version=jpegxl.version,
         ),
         Codec(
             name="hevc",

@@ -19,8 +19,9 @@ from PIL import Image
 
 from clic_jax import api, metrics
 from clic_jax.checkpoints import installed, published
+from clic_jax.coding import equal_quality
 from clic_jax.errors import UserError
-from clic_jax.files import images
+from clic_jax.files import container, images
 from clic_jax.quality import Quality
 from clic_jax.training import evaluation
 from experiments.rd_eval import codecs
@@ -47,6 +48,7 @@ class Coded:
     x_hat: np.ndarray  # uint8 [H, W, 3]
     encoding_time: float | None  # seconds
     decoding_time: float | None
+    kept: str | None = None  # of a file with a fallback: the codec whose picture it holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +73,15 @@ def classical(name: str, qualities=None) -> Subject:
     return Subject(codec.label, name, codec.description, qualities, {"encoder": codec.version()}, code)
 
 
-def of_model(name_or_path: str, qualities=None, estimate: bool = False, effort: int = 0) -> Subject:
+def of_model(
+    name_or_path: str, qualities=None, estimate: bool = False, effort: int = 0, fallback: str = equal_quality.NONE
+) -> Subject:
     """The subject of a published model: its .clic files, or with `estimate` the bits that the float model counts.
 
-    effort: of the encoder, as for `api.compress`, told in the name.
+    effort, fallback: of the encoder, as for `api.compress`. Both are told in the name.
 
-    Raises: NoModel, CheckpointError; UserError for a model with one rate only; QualityError; EffortError.
+    Raises: NoModel, CheckpointError; UserError for a model with one rate only; QualityError; EffortError;
+      FallbackError; MissingCodec.
     """
     config, params, model_id = published.load_published(name_or_path)
     if not config.model.variable_rate:
@@ -91,11 +96,18 @@ def of_model(name_or_path: str, qualities=None, estimate: bool = False, effort: 
         return Subject(
             f"{name} (estimate)", name, "bits counted by the model, no files", qualities, versions, code, model_id, True
         )
-    api.open_model(name_or_path).check_effort(effort)  # complains here of a model that cannot write files
-    code = functools.partial(_code_files, name_or_path, effort, set())
+    opened = api.open_model(name_or_path)  # complains here of a model that cannot write files
+    opened.check_effort(effort)
+    equal_quality.check(fallback, opened)
+    code = functools.partial(_code_files, name_or_path, {"effort": effort, "fallback": fallback}, set())
     label, codec, how = name, name, f"{config.name} in .clic files"
     if effort:
         label, codec, how = f"{name}, effort {effort}", f"{name}-effort{effort}", f"{how} of effort {effort}"
+    if fallback != equal_quality.NONE:
+        other = codecs.CODECS[fallback]
+        label, codec = f"{label}, with fallback {fallback}", f"{codec}-fallback-{fallback}"
+        how = f"{how}, or {other.label} or lossless WebP in them where that is smaller at equal squared error"
+        versions["fallback"] = other.version()
     return Subject(label, codec, how, qualities, versions, code, model_id)
 
 
@@ -116,7 +128,7 @@ def measure(subject: Subject, folder: Path, name: str, quality: float, wanted: t
             f"{subject.codec} at quality {quality:g} failed on {name} ({width}x{height}): {text}"
         ) from error
     x_hat = coded.x_hat[:height, :width]
-    return {
+    row = {
         "name": name,
         "quality": quality,
         "width": width,
@@ -129,6 +141,7 @@ def measure(subject: Subject, folder: Path, name: str, quality: float, wanted: t
         "encoding_time": coded.encoding_time,
         "decoding_time": coded.decoding_time,
     }
+    return row if coded.kept is None else row | {"kept": coded.kept}
 
 
 def check_metrics(wanted: tuple[str, ...]) -> None:
@@ -174,16 +187,24 @@ def _code_classical(name: str, x: np.ndarray, quality: float) -> Coded:
     return _timed(lambda: codec.encode(x, quality), codec.decode)
 
 
-def _code_files(model: str, effort: int, seen: set, x: np.ndarray, quality: float) -> Coded:
+def _code_files(model: str, options: dict, seen: set, x: np.ndarray, quality: float) -> Coded:
     """Through a .clic file in memory. `seen`: shapes that are compiled; a new one is coded once untimed."""
     if x.shape not in seen:
-        once = api.compress(x, quality=quality, model=model, effort=min(effort, 1))
+        once = api.compress(x, quality=quality, model=model, effort=min(options["effort"], 1))
         api.decompress(once, model=model, max_pixels=None)
         seen.add(x.shape)
-    return _timed(
-        lambda: api.compress(x, quality=quality, model=model, effort=effort),
-        lambda data: api.decompress(data, model=model, max_pixels=None),
-    )
+    files = []
+
+    def encode():
+        files.append(api.compress(x, quality=quality, model=model, **options))
+        return files[-1]
+
+    coded = _timed(encode, lambda data: api.decompress(data, model=model, max_pixels=None))
+    if options["fallback"] == equal_quality.NONE:
+        return coded
+    about = container.peek(files[-1])
+    kept = "lossless webp" if about.get("lossless") else about.get("classical", "model")
+    return dataclasses.replace(coded, kept=kept)
 
 
 def _timed(encode: Callable[[], bytes], decode: Callable[[bytes], np.ndarray]) -> Coded:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from clic_jax import metrics
+from clic_jax.files import classical
 from experiments.rd_eval import codecs
 from tests.conftest import photograph
 
@@ -59,7 +60,7 @@ def test_jpeg_is_progressive_and_optimised():
     x = photograph(128, 128)
     data = codecs.CODECS["jpeg"].encode(x, 50)
     assert b"\xff\xc2" in data and b"\xff\xc0" not in data  # SOF2, not SOF0
-    plain = codecs._pillow_save(x, 50, kind="JPEG", subsampling="4:4:4")
+    plain = classical.save(x, "JPEG", 50, subsampling="4:4:4")
     np.testing.assert_array_equal(codecs.CODECS["jpeg"].decode(data), np.array(codecs._pillow_load(plain)))
     assert len(data) < len(plain)
 
@@ -77,7 +78,7 @@ def test_jpeg2000_keeps_its_rate_and_is_a_codestream():
 def test_avif_is_tuned_for_psnr():
     x = photograph(192, 192)
     codec = codecs.CODECS["avif"]
-    untuned = codecs._pillow_save(x, 42, kind="AVIF", subsampling="4:4:4", speed=6, max_threads=1)
+    untuned = classical.save(x, "AVIF", 42, subsampling="4:4:4", speed=6, max_threads=1)
     assert codec.encode(x, 42) != untuned
     assert metrics.psnr(x, codec.decode(codec.encode(x, 42))) > 25
 
@@ -111,7 +112,7 @@ def test_package_that_is_missing(name, package, monkeypatch):
 
 
 def test_pillow_without_avif(monkeypatch):
-    monkeypatch.setattr(codecs.features, "check", lambda feature: feature != "avif")
+    monkeypatch.setattr(classical.features, "check", lambda feature: feature != "avif")
     with pytest.raises(codecs.MissingCodec, match="built without avif.*upgrade pillow"):
         codecs.open_codec("avif")
 

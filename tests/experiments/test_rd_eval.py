@@ -94,6 +94,21 @@ def test_effort(photographs, published_micro, tmp_path):
         assert row["bytes"] == len(data) and (row["bytes"], row["psnr-rgb"]) != (other["bytes"], other["psnr-rgb"])
 
 
+def test_a_model_with_a_fallback(photographs, published_micro, tmp_path):
+    """Files of their own name, whose rows say which codec was kept."""
+    common = ("--data", photographs["folder"], "--model", published_micro, "--metric", "psnr", "--out", tmp_path)
+    assert run(*common, "--qualities", 1, 100) == run(*common, "--qualities", 1, 100, "--fallback", "webp") == 0
+    plain, result = (json.loads((tmp_path / f"micro{end}.json").read_text()) for end in ("", "-fallback-webp"))
+    assert result["name"] == "micro, with fallback webp" and "lossless WebP" in result["description"]
+    assert "webp" in result["versions"]["fallback"] and "fallback" not in plain["versions"]
+    assert not any("kept" in row for row in plain["per_image"])
+    for row, other in zip(result["per_image"], plain["per_image"], strict=True):
+        assert row["kept"] in ("model", "webp", "lossless webp") and row["psnr-rgb"] >= other["psnr-rgb"]
+        assert row["bytes"] < other["bytes"] or (row["kept"], row["bytes"]) == ("model", other["bytes"])
+    with pytest.raises(rd_eval.ArgumentsError, match="--fallback chooses among files"):
+        run(*common, "--fallback", "webp", "--estimate")
+
+
 def test_a_model_from_files_and_estimated(photographs, published_micro, tmp_path):
     """A rate is the length of a .clic file; an estimate says so, in a file of its own, and is near."""
     common = ("--data", photographs["folder"], "--model", published_micro, "--qualities", 50, "--out", tmp_path)
