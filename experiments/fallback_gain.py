@@ -80,7 +80,8 @@ def groups(folders: list[str], count: int) -> dict[str, dict[str, np.ndarray]]:
         paths = images.list_images(folder)
         if not paths:
             raise images.ImageError(f"{folder}: no images in this folder")
-        paths = [paths[i * len(paths) // count] for i in range(min(count, len(paths)))]
+        taken = min(count, len(paths))
+        paths = [paths[i * len(paths) // taken] for i in range(taken)]
         found[paths[0].parent.name] = {path.name: images.read_rgb(path) for path in paths}
     return found | {"drawn": drawn()}
 
@@ -99,7 +100,7 @@ def measure(codec, x: np.ndarray, qualities, name: str) -> list[dict]:
         for fallback in ("none", name):
             start = time.perf_counter()
             files.append(api.compress(x, **options, fallback=fallback))
-            seconds.append(time.perf_counter() - start)
+            seconds.append(round(time.perf_counter() - start, 3))
             errors.append(metrics.squared_error(x, api.decompress(files[-1], model=codec)))
         about = container.peek(files[1])
         sizes = [size for size, error in alone if error <= min(errors[0], flat)]
@@ -119,6 +120,12 @@ def line(group: str, rows: list[dict]) -> str:
     columns = (group, len(rows), kept, sum(bool(row["lossless"]) for row in rows), f"{before:,}", f"{after:,}")
     columns += (f"{100 * (after / before - 1):+.1f} %", f"{seconds[0]:.2f} + {seconds[1] - seconds[0]:.2f}")
     return "| " + " | ".join(map(str, (*columns, f"{max(above):+d}", f"{worse[0]} / {worse[1]}"))) + " |"
+
+
+def as_text(about: dict, found: dict[str, list[dict]]) -> str:
+    """JSON of `about` and, as "rows", of the rows by group, a line each."""
+    groups = [f"{json.dumps(group)}: [\n" + ",\n".join(map(json.dumps, rows)) + "\n]" for group, rows in found.items()]
+    return json.dumps(about, indent=1).removesuffix("\n}") + ',\n "rows": {\n' + ",\n".join(groups) + "\n}}\n"
 
 
 def main(argv=None) -> int:
@@ -151,8 +158,7 @@ def main(argv=None) -> int:
         print(line(group, found[group]), flush=True)
     if args.out:
         about = {"model_id": codec.model_id, "fallback": args.fallback, "encoder": classical.version(args.fallback)}
-        about |= {"machine": machine.describe(), "rows": found}
-        atomic.write(args.out, (json.dumps(about, indent=1) + "\n").encode())
+        atomic.write(args.out, as_text(about | {"machine": machine.describe()}, found).encode())
     return 0
 
 

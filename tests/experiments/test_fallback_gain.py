@@ -45,6 +45,15 @@ def test_rows_and_table(few, published_micro, tmp_path, capsys):
     assert all(line.count("|") == head.count("|") for line in lines)
 
 
+@pytest.mark.parametrize("count, expected", [(2, "02"), (3, "012"), (4, "0123"), (9, "0123")])
+def test_evenly_spaced_and_never_twice(count, expected, tmp_path, few):
+    for i in range(4):
+        Image.fromarray(photograph(8, 8 + i)).save(tmp_path / f"{i}.png")
+    found = fallback_gain.groups([str(tmp_path)], count)[tmp_path.name]
+    assert "".join(name[0] for name in found) == expected
+    assert all(x.shape == (8, 8 + int(name[0]), 3) for name, x in found.items())
+
+
 def test_folders_without_images(tmp_path):
     with pytest.raises(images.ImageError, match="no images"):
         fallback_gain.groups([str(tmp_path)], 1)

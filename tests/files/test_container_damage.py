@@ -199,7 +199,7 @@ def only_format_errors(data: bytes):
 
 @settings(max_examples=2000, deadline=None)
 @given(
-    st.sampled_from([b"", b"\xc1IC", b"\xc1IC\x01", b"\xc1IC\x61", b"\xc1IC\x02", b"\xc1IC\x72"]),
+    st.sampled_from([b"", b"\xc1IC", b"\xc1IC\x01", b"\xc1IC\x61", b"\xc1IC\x02", b"\xc1IC\x72", b"\xc1IC\x82"]),
     st.binary(max_size=200),
     st.booleans(),
 )
