@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import Image
 
-from clic_jax.checkpoints.installed import DEFAULT_MODEL, NoModel, folder_of, installed, remedy
+from clic_jax.checkpoints.installed import DEFAULT_MODEL, WEIGHTS, NoModel, folder_of, installed, remedy
 from clic_jax.coding import tiles
 from clic_jax.errors import UserError
 from clic_jax.files import classical, container, pictures
@@ -220,11 +220,15 @@ def open_model(name_or_path: "str | os.PathLike | Codec | None" = None) -> "Code
 
 @functools.lru_cache(4)
 def _open(folder: str) -> "Codec":
-    from clic_jax.checkpoints import published
+    from clic_jax.checkpoints import arrays, published
     from clic_jax.coding import codec
 
     data = published.load_coding(folder)
-    return codec.Codec(*published.load_published(folder), data)
+    config, params, model_id = published.load_published(folder)
+    with arrays.explained(f"cannot use {folder} (if it is damaged, fetch or publish it again)", UserError):
+        if os.path.dirname(folder) != str(WEIGHTS):  # a stranger's, of which anything may be wrong
+            published.check_parameters(config, params)
+        return codec.Codec(config, params, model_id, data)
 
 
 def _model_for(model_id: str, model) -> "Codec":

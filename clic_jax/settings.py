@@ -3,10 +3,14 @@
 import ast
 import dataclasses
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from clic_jax.config import Config, ConfigError, ModelConfig, TrainConfig
+
+# Of a config that is read, far beyond any use: what a model is made of is counted before anything of it is made.
+MAX_NUMBER, MAX_LAYERS, MAX_BLOCKS = 8192, 64, 256
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:
@@ -48,11 +52,37 @@ def from_json(text: str) -> Config:
     """The config that `to_json` wrote. Raises: ConfigError for a field this version does not know."""
     try:
         data = json.loads(text)
-        return Config(
-            name=data["name"], model=ModelConfig(**_tuples(data["model"])), train=TrainConfig(**_tuples(data["train"]))
+        config = Config(
+            name=data["name"],
+            model=_section("model", ModelConfig(), data["model"]),
+            train=_section("train", TrainConfig(), data["train"]),
         )
     except (TypeError, KeyError, json.JSONDecodeError) as error:
         raise ConfigError(f"this config was written by another version of clic_jax: {error}") from None
+    if sum(config.model.depths) > MAX_BLOCKS or not isinstance(config.name, str):
+        raise ConfigError(f"this config has more than {MAX_BLOCKS} blocks in model.depths, or a name that is no text")
+    return config
+
+
+def _section(section: str, default, values: dict):
+    """`values` as a dataclass like `default`. Raises: ConfigError for a value of another type or beyond all use."""
+    values = _tuples(values)
+    for name in values.keys() & vars(default).keys():
+        if not _fits(values[name], getattr(default, name), section == "model"):
+            text = f"such as {getattr(default, name)!r}, not {values[name]!r:.100}"
+            raise ConfigError(f"{section}.{name} must be {text}; a model has at most {MAX_NUMBER} of anything")
+    return type(default)(**values)
+
+
+def _fits(value, default, limited: bool) -> bool:
+    """Whether `value` is of the type of `default`, a tuple of such of any length up to MAX_LAYERS."""
+    if isinstance(default, tuple):
+        fits = isinstance(value, tuple) and len(value) <= MAX_LAYERS
+        return fits and all(_fits(item, default[0], limited) for item in value)
+    if isinstance(default, (bool, str)):
+        return type(value) is type(default)
+    kinds = (int, float) if isinstance(default, float) else (int,)
+    return type(value) in kinds and math.isfinite(value) and (not limited or 0 <= value <= MAX_NUMBER)
 
 
 def _tuples(value):

@@ -136,11 +136,11 @@ def orbax():
 
 
 @contextlib.contextmanager
-def explained(what: str):
-    """Turns any error inside into a CheckpointError of one line that starts with `what`."""
+def explained(what: str, but: type[UserError] = CheckpointError):
+    """Turns any error inside, `but` such, into a CheckpointError of one line that starts with `what`."""
     try:
         yield
-    except CheckpointError:
+    except but:
         raise
     except Exception as error:  # orbax and tensorstore have no base class: ValueError, KeyError, OSError and others
         code = re.search(r"os_error_code='(\d+)'", str(error))

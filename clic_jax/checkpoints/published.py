@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from clic_jax.checkpoints import limits
 from clic_jax.checkpoints.arrays import (
     STEP_REMEDY,
     CheckpointError,
@@ -101,15 +102,24 @@ def load_published(name_or_path: str | os.PathLike) -> tuple[Config, Any, str]:
         return config, params, model_id(params)
     remedy = "if it is damaged, fetch or publish it again"
     with explained(f"cannot read {path} ({remedy})"):
-        about = json.loads((path / "checkpoint.json").read_text())
+        about = limits.read_json(path / "checkpoint.json")
         if about["format"] != FORMAT:
-            raise CheckpointError(f"{path} has format {about['format']}, this version reads {FORMAT}: upgrade clic_jax")
-        config = from_json((path / "config.json").read_text())
+            text = f"{path} has format {about['format']!r:.20}, this version reads {FORMAT}"
+            raise CheckpointError(f"{text}: upgrade clic_jax")
+        config = from_json(limits.read_text(path / "config.json"))
+        limits.check_folder(path / "params")
     params = read_arrays(path, "params", remedy, ids={})
     identity = model_id(params, _read_coding(path))
     if identity != about["model_id"]:
-        raise CheckpointError(f"{path} has the id {identity}, not {about['model_id']}: {remedy}")
+        raise CheckpointError(f"{path} has the id {identity}, not {about['model_id']!r:.20}: {remedy}")
     return config, params, identity
+
+
+def check_parameters(config: Config, params: Any):
+    """Raises: ValueError unless `params` are finite and have the shapes and types that `config` says."""
+    from clic_jax.model.clic import init_params
+
+    limits.check_arrays(flat(jax.eval_shape(lambda: init_params(config.model))), flat(params))
 
 
 def load_coding(name_or_path: str | os.PathLike) -> dict:
@@ -119,7 +129,7 @@ def load_coding(name_or_path: str | os.PathLike) -> dict:
     """
     path = folder_of(name_or_path)
     coding = _read_coding(path)
-    if coding is None:
+    if coding is None or not (path / "checkpoint.json").exists():
         raise CheckpointError(f"{path} cannot write files yet: give the folder that publishing made (RUN/published)")
     return coding
 
@@ -129,4 +139,4 @@ def _read_coding(path: Path) -> dict | None:
     if not (path / "coding.json").exists():
         return None
     with explained(f"cannot read {path / 'coding.json'} (if it is damaged, fetch or publish it again)"):
-        return json.loads((path / "coding.json").read_text())
+        return limits.read_json(path / "coding.json")

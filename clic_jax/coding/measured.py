@@ -107,12 +107,14 @@ def check(config: ModelConfig, data: dict) -> None:
     version = data.get("arithmetic", 1)  # the first models said neither this nor their config
     if version != fixedpoint.ARITHMETIC:
         raise OtherArithmetic(
-            f"the model codes in arithmetic {version!r}, this clic_jax in arithmetic {fixedpoint.ARITHMETIC}: "
+            f"the model codes in arithmetic {version!r:.20}, this clic_jax in arithmetic {fixedpoint.ARITHMETIC}: "
             f"{'upgrade clic_jax' if version > fixedpoint.ARITHMETIC else 'publish the model anew'}"
         )
     for name, value in data.get("model", {}).items():
         if json.dumps(getattr(config, name)) != json.dumps(value):
-            raise UserError(f"the model was published with model.{name} = {value!r}: its config.json was changed since")
+            raise UserError(
+                f"the model was published with model.{name} = {value!r:.200}: its config.json was changed since"
+            )
 
 
 def stored_tables(data: dict) -> list[Table]:
