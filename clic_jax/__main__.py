@@ -16,7 +16,7 @@ from clic_jax.checkpoints.installed import remedy
 from clic_jax.coding import tiles
 from clic_jax.errors import UserError
 from clic_jax.files import atomic, container, outputs, pictures, streams
-from clic_jax.files.contents import contents
+from clic_jax.files.contents import contents, read
 from clic_jax.quality import Quality
 
 NAME = "clic-jax"
@@ -122,7 +122,7 @@ def _compress_one(args, targets, inputs, name, source):
 
     _check_target(args, targets[name], inputs)
     if name == "-":
-        source = io.BytesIO(source.read())
+        source = io.BytesIO(read(source))
         source.name = name
     options = {"quality": args.quality, "model": args.model, "metadata": not args.strip, "tile": args.tile}
     options |= {"max_pixels": args.max_pixels, "fallback": args.fallback, "verify": args.verify}

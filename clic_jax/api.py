@@ -185,8 +185,9 @@ def decompress_image(
       max_pixels: larger pictures are refused; None for no limit.
       tile: as for `compress`, and free to differ from the encoder's; pixels near the tiles' seams then differ a little.
     Raises: a `container.FormatError` of its own kind for each thing that can be wrong with the file, ModelMismatch
-      among them; StreamError; NoModel; CheckpointError; MissingCodec.
+      among them; StreamError; TileError; NoModel; CheckpointError; MissingCodec.
     """
+    tile = tiles.check(tile)
     header, stream, extras = container.unpack(contents(data), max_pixels=max_pixels)
     if header.classical:
         return pictures.show(classical.decode(header.classical, stream, header.height, header.width), header, extras)
@@ -196,7 +197,7 @@ def decompress_image(
     filtered = header.pqf_bytes is not None
     if filtered and codec.config.model.pqf == "none":
         raise Damaged("damaged, for its model has no filter to use its coefficients: copy or download the file again")
-    size, tile = (header.height, header.width), tiles.check(tile)
+    size = header.height, header.width
     plausible.check_length(codec, stream, *size)
     with ThreadPoolExecutor(1) as beside:
         beside.submit(codec.compile_show, *size, tile=tile)  # what fails here, `show` reports

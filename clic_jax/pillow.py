@@ -15,6 +15,7 @@ from PIL import Image, ImageFile
 from clic_jax import api
 from clic_jax.errors import UserError
 from clic_jax.files import container, pictures
+from clic_jax.files.contents import contents
 
 FORMAT, SUFFIX, MIME = "CLIC", ".clic", "image/x-clic"
 IN_INFO = ("icc_profile", "exif", "dpi")  # options of `Image.save` in the place of the image's own
@@ -51,7 +52,7 @@ class ClicImageFile(ImageFile.ImageFile):
         super().__init__(fp, filename)
 
     def _open(self):
-        self._data = self.fp.read()
+        self._data = contents(self.fp)
         header, _, extras = container.unpack(self._data, max_pixels=None)  # Pillow has a limit of its own
         self._size = header.width, header.height
         self._mode = ("L" if header.grey else "RGB") + "A" * (container.Tag.ALPHA in extras)

@@ -106,12 +106,13 @@ def load_published(name_or_path: str | os.PathLike) -> tuple[Config, Any, str]:
         if about["format"] != FORMAT:
             text = f"{path} has format {about['format']!r:.20}, this version reads {FORMAT}"
             raise CheckpointError(f"{text}: upgrade clic_jax")
+        said = about["model_id"]
         config = from_json(limits.read_text(path / "config.json"))
         limits.check_folder(path / "params")
     params = read_arrays(path, "params", remedy, ids={})
     identity = model_id(params, _read_coding(path))
-    if identity != about["model_id"]:
-        raise CheckpointError(f"{path} has the id {identity}, not {about['model_id']!r:.20}: {remedy}")
+    if identity != said:
+        raise CheckpointError(f"{path} has the id {identity}, not {said!r:.20}: {remedy}")
     return config, params, identity
 
 

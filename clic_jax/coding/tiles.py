@@ -10,6 +10,7 @@ and channel attention then look at a tile instead of the picture; neighbouring t
 """
 
 import math
+import numbers
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -29,8 +30,8 @@ class TileError(UserError):
 
 def check(tile: int) -> int:
     """`tile`, the largest side of a tile in pixels. Raises: TileError if it is not a multiple of 64 from 256."""
-    if tile < SMALLEST or tile % UNIT:
-        raise TileError(f"tile {tile} must be a multiple of {UNIT} pixels, {SMALLEST} or more")
+    if not isinstance(tile, numbers.Integral) or tile < SMALLEST or tile % UNIT:
+        raise TileError(f"tile {tile!r} must be a multiple of {UNIT} pixels, {SMALLEST} or more")
     return tile
 
 

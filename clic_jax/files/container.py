@@ -57,6 +57,7 @@ VERSIONS = LEARNED, CLASSICAL = (1, 2)
 MAX_SIDE = 2**20  # pixels
 MAX_PIXELS = 2**28  # the largest picture read by default, 16384 x 16384
 MAX_ICC = 2**24  # bytes of a profile; real ones have 3 MB at most
+MAX_EXIF = 2**24  # bytes that are read; no more than 65,533 are written
 _GREY, _PQF, _EXTRAS, _UNUSED = 1, 2, 4, 8  # flags of version 1
 _CODECS = {"avif": 0, "webp": 2, "jpegxl": 8}  # flags of version 2, whose other flags are those of version 1
 _AGAIN = "copy or download the file again"
@@ -141,6 +142,8 @@ def unpack(data: bytes, *, max_pixels: int | None = MAX_PIXELS) -> tuple[Header,
         raise UnknownVersion(f"the file needs the feature {unknown[0]}, which this clic_jax lacks: upgrade clic_jax")
     if Tag.ICC in extras:
         extras[Tag.ICC] = _inflate(extras[Tag.ICC])
+    if len(extras.get(Tag.EXIF, b"")) > MAX_EXIF:
+        raise Damaged(f"damaged, for its EXIF data have more than {MAX_EXIF} bytes: {_AGAIN}")
     return header, stream, extras
 
 

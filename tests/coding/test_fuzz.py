@@ -24,15 +24,14 @@ from clic_jax import api
 from clic_jax.coding import codec, coefficients
 from clic_jax.coding.range_coder import StreamError
 from clic_jax.files import container
-from clic_jax.files.container import FormatError, Tag, pack, unpack
-from clic_jax.quality import Quality
+from clic_jax.files.container import FormatError, Tag, unpack
 from tests.conftest import photograph
 from tests.files.test_container import sealed
+from tests.fuzz.files import MUTATIONS, mutant
 
 SECONDS = 60  # for one file: a decode takes 10 ms, but a size that is new to the process is compiled first
 MAX_PIXELS = 64 * 64  # the limit that the caller gives: the mutants' pictures stay small
 OTHER = "another picture"
-EDGES = (0, 1, 2, 16, 63, 64, 65, 127, 128, 255, 16384, 2**20, 2**20 + 1, 2**31, 2**40)
 
 
 @pytest.fixture(scope="module")
@@ -53,106 +52,6 @@ def originals(published_micro) -> list[tuple[bytes, np.ndarray]]:
         coded.append(api.compress(photograph(64, 64, 2), quality=100, model=published_micro))
     assert {unpack(data)[0].pqf_bytes is None for data in coded} == {True, False}
     return [(data, api.decompress(data, model=published_micro)) for data in coded]
-
-
-# Mutations: each takes a file without its checksum and a random.Random, and returns another
-
-
-def flip_bits(data, rng):
-    data = bytearray(data)
-    for _ in range(rng.randint(1, 8)):
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-    return bytes(data)
-
-
-def edit_header_bytes(data, rng):
-    data = bytearray(data)
-    for _ in range(rng.randint(1, 3)):
-        data[rng.randrange(min(len(data), 24))] = rng.randrange(256)
-    return bytes(data)
-
-
-def truncate(data, rng):
-    return data[: rng.randrange(len(data))]
-
-
-def insert(data, rng):
-    at = rng.randint(0, len(data))
-    return data[:at] + garbage(b"", rng) + data[at:]
-
-
-def delete(data, rng):
-    start, stop = cut(data, rng)
-    return data[:start] + data[stop:]
-
-
-def repeat(data, rng):
-    start, stop = cut(data, rng)
-    return data[:stop] + data[start:]
-
-
-def swap(data, rng):
-    a, b, c, d = sorted(rng.randint(0, len(data)) for _ in range(4))
-    return data[:a] + data[c:d] + data[b:c] + data[a:b] + data[d:]
-
-
-def garbage(data, rng):
-    return data[: rng.choice((0, 3, 4, 8))] + bytes(rng.randrange(256) for _ in range(rng.randint(1, 60)))
-
-
-def cut(data, rng):
-    return sorted(rng.randint(0, len(data)) for _ in range(2))
-
-
-def change_field(data, rng):
-    """Another value for one field of the header, by the container's own `pack` where it agrees to write it."""
-    header, stream, extras = unpack(sealed(data))
-    name = rng.choice([field.name for field in dataclasses.fields(header)])
-    values = {
-        "quality": Quality(rng.randint(100, 10000)),
-        "model_id": f"{rng.getrandbits(32):08x}",
-        "latents_check": rng.getrandbits(24),
-        "grey": not header.grey,
-        "pqf_bytes": None if header.pqf_bytes is not None else 0,
-    }
-    try:
-        return pack(dataclasses.replace(header, **{name: values.get(name, rng.choice(EDGES))}), stream, extras)[:-3]
-    except ValueError:
-        return data[:-1]  # not even that is written
-
-
-def change_stream(data, rng):
-    """Another stream behind a header that fits it: damage, noise, a piece of itself, or nothing."""
-    header, stream, extras = unpack(sealed(data))
-    how = rng.choice((flip_bits, truncate, insert, delete, repeat, swap, garbage))
-    stream = how(stream, rng) if stream else garbage(b"", rng)
-    header = dataclasses.replace(header, z_bytes=0, pqf_bytes=None if header.pqf_bytes is None else 0)
-    return pack(header, stream, extras)[:-3]
-
-
-def change_extra(data, rng):
-    """Damage inside one of the extras, or one that is too many; the transparency plane is a file of its own."""
-    header, stream, extras = unpack(sealed(data))
-    tag = rng.choice(list(Tag))
-    how = rng.choice((flip_bits, truncate, insert, swap, garbage))
-    extras[tag] = how(extras[tag], rng) if extras.get(tag) else garbage(b"", rng)
-    return pack(header, stream, extras)[:-3]
-
-
-MUTATIONS = (
-    *(flip_bits, edit_header_bytes, truncate, insert, delete, repeat, swap, garbage),
-    *(change_field, change_stream, change_extra),
-)
-
-
-def mutant(originals, rng) -> tuple[int, bytes, bool]:
-    """(number of the original, mutated file, whether it was sealed anew): 1 to 3 mutations, half sealed."""
-    number = rng.randrange(len(originals))
-    data, seal = originals[number][0], rng.randrange(2) == 0
-    body = rng.choice(MUTATIONS)(data[:-3], rng)
-    for _ in range(rng.choice((0, 0, 0, 1, 2))):
-        body = rng.choice(MUTATIONS[:7])(body or b"\xc1", rng)
-    return number, sealed(body) if seal else body + data[-3:], seal
 
 
 def outcome(data: bytes, original: tuple[bytes, np.ndarray], seal: bool, model: Path) -> tuple[str, bool]:
