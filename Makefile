@@ -3,13 +3,14 @@ PYTHON ?= python3
 RUN = .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint referee peers lowering clean
+.PHONY: help demo test slow fuzz lint referee peers lowering clean
 
 help:
 	@echo "make demo      a photograph in the bytes of a JPEG, then a model trained in two minutes: pictures in demo/"
 	@echo "make test      lint and run the tests"
 	@echo "make lint      ruff alone, rules and format"
 	@echo "make slow      the tests that take minutes"
+	@echo "make fuzz      damaged and hostile files, pictures and weights for MINUTES=60; findings in fuzz/"
 	@echo "make referee   an environment of its own for tensorflow-compression (2 GB)"
 	@echo "make peers     an environment of its own for CompressAI, which experiments.benchmark --peers times (1.4 GB)"
 	@echo "make lowering  an environment of its own for the compilers that experiments.lowering asks (6 GB)"
@@ -29,6 +30,10 @@ test: lint
 
 slow: .venv/.installed
 	$(RUN) -m pytest -m slow -q
+
+MINUTES ?= 60
+fuzz: .venv/.installed
+	JAX_PLATFORMS=cpu nice $(RUN) -m tests.fuzz --minutes $(MINUTES)
 
 lint: .venv/.installed
 	.venv/bin/ruff check clic_jax experiments tests

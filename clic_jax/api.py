@@ -221,14 +221,14 @@ def open_model(name_or_path: "str | os.PathLike | Codec | None" = None) -> "Code
 
 @functools.lru_cache(4)
 def _open(folder: str) -> "Codec":
-    from clic_jax.checkpoints import arrays, published
-    from clic_jax.coding import codec
+    from clic_jax.checkpoints import arrays, limits, published
+    from clic_jax.coding import codec, measured
 
     data = published.load_coding(folder)
     config, params, model_id = published.load_published(folder)
     with arrays.explained(f"cannot use {folder} (if it is damaged, fetch or publish it again)", UserError):
         if os.path.dirname(folder) != str(WEIGHTS):  # a stranger's, of which anything may be wrong
-            published.check_parameters(config, params)
+            limits.check_arrays(*map(arrays.flat, (measured.parameters(config.model), params)))
         return codec.Codec(config, params, model_id, data)
 
 

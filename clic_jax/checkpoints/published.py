@@ -116,13 +116,6 @@ def load_published(name_or_path: str | os.PathLike) -> tuple[Config, Any, str]:
     return config, params, identity
 
 
-def check_parameters(config: Config, params: Any):
-    """Raises: ValueError unless `params` are finite and have the shapes and types that `config` says."""
-    from clic_jax.model.clic import init_params
-
-    limits.check_arrays(flat(jax.eval_shape(lambda: init_params(config.model))), flat(params))
-
-
 def load_coding(name_or_path: str | os.PathLike) -> dict:
     """The coding data of a published checkpoint; `load_published` has checked it against the model id.
 

@@ -17,7 +17,7 @@ from clic_jax.coding.tables import Table, measured_tables, pmf_table, y_tables
 from clic_jax.config import ModelConfig
 from clic_jax.errors import UserError
 from clic_jax.model.checkerboard import split
-from clic_jax.model.clic import CLIC, slices
+from clic_jax.model.clic import CLIC, init_params, slices
 from clic_jax.model.entropy import FactorizedPrior, logit_likelihood
 from clic_jax.quality import Quality
 from clic_jax.scales import LOG_MIN, LOG_STEP, SCALE_LEVELS, SCALE_MIN
@@ -115,6 +115,11 @@ def check(config: ModelConfig, data: dict) -> None:
             raise UserError(
                 f"the model was published with model.{name} = {value!r:.200}: its config.json was changed since"
             )
+
+
+def parameters(config: ModelConfig) -> dict:
+    """The tree of `jax.ShapeDtypeStruct`s of a model's parameters; takes no memory, whatever the config says."""
+    return jax.eval_shape(lambda: init_params(config))
 
 
 def stored_tables(data: dict) -> list[Table]:

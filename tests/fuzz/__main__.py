@@ -1,6 +1,6 @@
 """`make fuzz`: mutated files, pictures and published folders for as long as one likes.
 
-    python -m tests.fuzz --minutes 60 --out fuzz     what is found goes to fuzz/, which must not have findings yet
+    python -m tests.fuzz --minutes 60 --out fuzz     what is found goes to fuzz/SEED
     python -m tests.fuzz --again fuzz/SEED           runs one of them once more
 
 A child with limits of memory and time does the work, and tells the seed of each input before it is read; where the
