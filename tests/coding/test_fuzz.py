@@ -27,6 +27,7 @@ from clic_jax.files import container
 from clic_jax.files.container import FormatError, Tag, unpack
 from tests.conftest import photograph
 from tests.files.test_container import sealed
+from tests.fuzz.__main__ import forget_peak, resident
 from tests.fuzz.files import MUTATIONS, mutant
 
 SECONDS = 60  # for one file: a decode takes 10 ms, but a size that is new to the process is compiled first
@@ -112,16 +113,6 @@ def test_the_originals_decode_and_their_mutants_differ(originals, published_micr
         assert outcome(sealed(data[:-3]), (data, picture), True, published_micro) == ("exact", True)
         for mutation in MUTATIONS:
             assert any(mutation(data[:-3], random.Random(seed)) != data[:-3] for seed in range(3))
-
-
-def resident(key: str) -> int:
-    """Bytes of memory of this process now ("VmRSS") or at most since `forget_peak` ("VmHWM"), from Linux."""
-    status = Path("/proc/self/status").read_text().split()
-    return int(status[status.index(f"{key}:") + 1]) * 1024
-
-
-def forget_peak():
-    Path("/proc/self/clear_refs").write_text("5")
 
 
 @pytest.mark.slow

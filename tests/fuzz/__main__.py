@@ -89,17 +89,10 @@ def read_file(originals, rng, work: Path) -> str:
 
 def read_picture(originals, rng, work: Path) -> str:
     """One picture whose EXIF data or profile lie, or with damage, as `compress` reads it."""
-    from PIL import Image
-
     from clic_jax.files import pictures
-    from tests.fuzz.files import flip_bits, insert, lying_exif, truncate
+    from tests.fuzz.files import lying_picture
 
-    file, kind = io.BytesIO(), rng.choice(("PNG", "JPEG", "WEBP", "TIFF"))
-    extra = {"exif": lying_exif(rng)} if rng.randrange(2) else {"icc_profile": rng.randbytes(rng.choice((1, 40, 200)))}
-    Image.new(rng.choice(("RGB", "L")), (9, 7)).save(file, kind, **extra if kind != "TIFF" else {})
-    data = file.getvalue()
-    if rng.randrange(2):
-        data = rng.choice((flip_bits, truncate, insert))(data, rng)
+    kind, data = lying_picture(rng)
     (work / "picture").write_bytes(data)
     return f"{kind} {outcome(lambda: pictures.read(io.BytesIO(data), MAX_PIXELS))}"
 

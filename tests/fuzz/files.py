@@ -4,7 +4,10 @@ Each takes a file without its checksum and a random.Random, and returns another.
 """
 
 import dataclasses
+import io
 import struct
+
+from PIL import Image
 
 from clic_jax.files.container import Tag, pack, unpack
 from clic_jax.quality import Quality
@@ -117,6 +120,15 @@ def lying_exif(rng) -> bytes:
     says = count if rng.randrange(4) else rng.choice((0, 1, 65535))
     directory = struct.pack(order + "H", says) + entries + struct.pack(order + "I", rng.choice((0, 8, 10, 2**31)))
     return b"Exif\0\0" + {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8) + directory
+
+
+def lying_picture(rng) -> tuple[str, bytes]:
+    """(format, file) of a small picture whose EXIF data or profile lie, or with damage, or with both."""
+    file, kind = io.BytesIO(), rng.choice(("PNG", "JPEG", "WEBP", "TIFF"))
+    extra = {"exif": lying_exif(rng)} if rng.randrange(2) else {"icc_profile": rng.randbytes(rng.choice((1, 40, 200)))}
+    Image.new(rng.choice(("RGB", "L")), (9, 7)).save(file, kind, **extra if kind != "TIFF" else {})
+    damage = rng.choice((None, None, None, flip_bits, truncate, insert))
+    return kind, damage(file.getvalue(), rng) if damage else file.getvalue()
 
 
 MUTATIONS = (

@@ -115,7 +115,7 @@ def mutate(original: Path, folder: Path, rng) -> None:
     for _ in range(rng.choice((1, 1, 2, 3))):
         try:
             rng.choice(MUTATIONS)(folder, rng)
-        except (OSError, ValueError, TypeError, LookupError):
+        except (OSError, ValueError, TypeError, LookupError, RecursionError):
             pass  # the mutation before it left nothing to mutate
 
 
