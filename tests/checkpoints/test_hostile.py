@@ -282,7 +282,7 @@ def test_what_unfolds_is_never_told_too_small(folder):
         limits._unfolded(b"".join(path.read_bytes() for path in limits._files(folder / "params")), total)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rng=st.randoms(use_true_random=False))
 def test_mutated_folders(published_micro, tmp_path, rng):
     folders.mutate(published_micro, tmp_path / "mutant", rng)
