@@ -5,18 +5,18 @@ or the command makes no sense. A file that fails leaves no output behind.
 """
 
 import argparse
+import dataclasses
 import functools
-import io
 import json
 import os
-from pathlib import Path
 
 from clic_jax import api, cli
+from clic_jax.bulk import engines, places, run, sources, work
 from clic_jax.checkpoints.installed import remedy
 from clic_jax.coding import tiles
 from clic_jax.errors import UserError
-from clic_jax.files import atomic, container, outputs, pictures, streams
-from clic_jax.files.contents import contents, read
+from clic_jax.files import container, outputs, pictures, streams
+from clic_jax.files.contents import contents
 from clic_jax.quality import Quality
 
 NAME = "clic-jax"
@@ -44,13 +44,14 @@ def _parser() -> Parser:
         sub.set_defaults(action=action)
         return sub
 
-    def files(sub, metavar, text, nargs="+"):
-        sub.add_argument("inputs", nargs=nargs, type=cli.expanded, metavar=metavar, help=text)
+    def files(sub, metavar, text, nargs="*", kind=cli.expanded):
+        sub.add_argument("inputs", nargs=nargs, type=kind, metavar=metavar, help=text)
 
     model = "an installed model, or the folder `published` of a training run; by default "
     sub = command("compress", _compress, "Pictures (any file that Pillow reads) to .clic files, IN.clic by default.")
-    files(sub, "IN", "a picture; - for standard input")
-    _add_output(sub, "a file, a folder, or - for standard output")
+    text = "a picture; a folder, for all in it and below it; an address, as s3://bucket/a.png; - for standard input"
+    files(sub, "IN", text, kind=places.expanded)
+    _add_output(sub, "a file, a folder, an address, or - for standard output")
     sub.add_argument("-q", "--quality", type=float, default=50, help="1 (smallest) to 100 (best); 50 by default")
     sub.add_argument("--model", type=cli.expanded, help=f"{model}{api.DEFAULT_MODEL}")
     sub.add_argument("--strip", action="store_true", help="leave EXIF data out (place, time, camera)")
@@ -63,31 +64,36 @@ def _parser() -> Parser:
     sub.add_argument("--fallback", choices=("none", *streams.NAMES), default="none", help=text)
     text = "decode what is made, and compare it with what was meant, before it is written"
     sub.add_argument("--verify", action="store_true", help=text)
-    _add_tile_and_jobs(sub)
+    text = "decode what is made, and put its PSNR into the report"
+    sub.add_argument("--psnr", action="store_true", help=text)
+    _add_bulk(sub)
 
     text = "Files to pictures, IN.png by default."
     sub = command("decompress", _decompress, text)
-    files(sub, "IN", "a .clic file; - for standard input")
-    text = "a file, whose suffix chooses the format (JPEG at quality 95); a folder; or - for standard output (PNG)"
+    text = "a .clic file; a folder, for all in it and below it; an address; - for standard input"
+    files(sub, "IN", text, kind=places.expanded)
+    text = (
+        "a file, whose suffix chooses the format (JPEG at quality 95); a folder; an address; or - for standard output"
+    )
     _add_output(sub, text)
     sub.add_argument("--model", type=cli.expanded, help=f"{model}the installed one that the file names")
-    _add_tile_and_jobs(sub)
+    _add_bulk(sub)
 
     sub = command("info", _info, "What a .clic file says about itself.")
     files(sub, "FILE", "a .clic file; - for standard input", nargs=1)
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub = command("models", _models, "The installed models, or those given: id, qualities, parameters, folder.")
-    files(sub, "MODEL", "a name or a folder", nargs="*")
+    files(sub, "MODEL", "a name or a folder")
     return parser
 
 
 def _add_output(parser, text):
-    parser.add_argument("-o", "--output", type=cli.expanded, metavar="OUT", help=text)
+    parser.add_argument("-o", "--output", type=places.expanded, metavar="OUT", help=text)
     text = "replace files that are there already; without it, only a FILE that -o names is replaced"
     parser.add_argument("-f", "--force", action="store_true", help=text)
 
 
-def _add_tile_and_jobs(parser):
+def _add_bulk(parser):
     text = "refuse larger pictures; %(default)s by default"
     parser.add_argument("--max-pixels", type=int, default=container.MAX_PIXELS, metavar="N", help=text)
     text = (
@@ -96,6 +102,14 @@ def _add_tile_and_jobs(parser):
     parser.add_argument("--tile", type=int, default=tiles.DEFAULT, metavar="PIXELS", help=text)
     text = "processes that share the files and the processors, each with its own memory; 1 by default"
     parser.add_argument("--jobs", type=_count, default=1, metavar="N", help=text)
+    text = "the address of a Dask scheduler, whose workers share the files; or local, for --jobs workers here"
+    parser.add_argument("--cluster", metavar="ADDRESS", help=text)
+    text = "a file with one more input a line; - for standard input. Their paths are kept below a folder that -o names"
+    parser.add_argument("--files-from", type=places.expanded, metavar="LIST", help=text)
+    text = "a file for a line of JSON about each input: sizes, pixels, quality, seconds, error"
+    parser.add_argument("--report", type=cli.expanded, metavar="FILE.jsonl", help=text)
+    text = "skip inputs whose output is there, whole, and made from them as they are; and go on with the report"
+    parser.add_argument("--resume", action="store_true", help=text)
 
 
 def _count(text: str) -> int:
@@ -105,7 +119,7 @@ def _count(text: str) -> int:
 
 
 def _compress(args) -> int:
-    targets = _targets(args, ".clic")
+    todo = _tasks(args, ".clic")
     tiles.check(args.tile)
     _set_up()
     Quality.of(args.quality)
@@ -114,38 +128,24 @@ def _compress(args) -> int:
     codec = api.open_model(args.model)
     codec.check_effort(args.effort)
     equal_quality.check(args.fallback, codec)
-    return _batch(args.inputs, functools.partial(_compress_one, args, targets, _real(args.inputs)), args.jobs)
-
-
-def _compress_one(args, targets, inputs, name, source):
-    from tqdm import tqdm
-
-    _check_target(args, targets[name], inputs)
-    if name == "-":
-        source = io.BytesIO(read(source))
-        source.name = name
     options = {"quality": args.quality, "model": args.model, "metadata": not args.strip, "tile": args.tile}
-    options |= {"max_pixels": args.max_pixels, "fallback": args.fallback, "verify": args.verify}
-    # one bar for the steps of a picture, unless several pictures would fight for the line
-    watch = iter if args.jobs > 1 else functools.partial(tqdm, unit="step", disable=None, leave=False)
-    _write(args, targets[name], api.compress(source, **options, effort=args.effort, watch=watch))
+    options |= {"max_pixels": args.max_pixels, "fallback": args.fallback, "verify": args.verify, "effort": args.effort}
+    if args.jobs == 1 and not args.cluster:  # or several pictures would fight for the line
+        from tqdm import tqdm
+
+        options["watch"] = functools.partial(tqdm, unit="step", disable=None, leave=False)
+    return _run(args, todo, functools.partial(work.compress, options, args.psnr, args.resume))
 
 
 def _decompress(args) -> int:
-    targets = _targets(args, ".png")
+    todo = _tasks(args, ".png")
     tiles.check(args.tile)
-    kind = outputs.format_of(args.output) if [args.output] == list(targets.values()) else "PNG"
+    kind = outputs.format_of(args.output) if [args.output] == [task.target for task in todo] else "PNG"
     _set_up()
     if args.model is not None:
         api.open_model(args.model)  # one error, not one a file
-    return _batch(args.inputs, functools.partial(_decompress_one, args, targets, _real(args.inputs), kind), args.jobs)
-
-
-def _decompress_one(args, targets, inputs, kind, name, source):
-    target = targets[name]
-    _check_target(args, target, inputs)
-    image = api.decompress_image(source, model=args.model, max_pixels=args.max_pixels, tile=args.tile)
-    _write(args, target, outputs.encoded(image, kind))
+    options = {"model": args.model, "max_pixels": args.max_pixels, "tile": args.tile}
+    return _run(args, todo, functools.partial(work.decompress, options, kind, args.resume))
 
 
 def _info(args) -> int:
@@ -200,66 +200,26 @@ def _set_up():
     runtime.use_cache()
 
 
-def _targets(args, suffix: str) -> dict[str, str]:
-    """Where to write what becomes of each input. Raises: UserError where that cannot be."""
-    inputs, output, several = args.inputs, args.output, len(args.inputs) > 1
-    if several and ("-" in inputs or output == "-"):
-        raise UserError("standard input and output (-) go with one input only")
-    if output is None and (pipe := next(filter(_is_pipe, inputs), None)):
-        raise UserError(f"{pipe} is no file: give -o FILE for what comes from it")
-    if output not in (None, "-") and (several or output.endswith(("/", os.sep)) or os.path.isdir(output)):
-        if inputs == ["-"]:
-            raise UserError(f"{output} is a folder: give -o FILE for what comes from standard input")
-        if os.path.exists(output) and not os.path.isdir(output):
-            raise UserError(f"{output} is not a folder, as -o must be for several inputs")
-        targets = {name: os.path.join(output, Path(name).stem + suffix) for name in inputs}
-    else:
-        targets = {name: output or ("-" if name == "-" else os.path.splitext(name)[0] + suffix) for name in inputs}
-    sources: dict[str, str] = {}
-    for name, target in targets.items():
-        other = sources.setdefault(os.path.realpath(target), name)
-        if other != name:
-            raise UserError(f"{other} and {name} would both become {target}: do them one by one, with -o")
-    return targets
+def _tasks(args, suffix: str) -> list[sources.Task]:
+    """What to do with each input. Raises: UserError where that cannot be."""
+    engines.check(args.cluster)
+    found, folder = sources.found(args.inputs, args.files_from, clic=suffix != ".clic")
+    if args.cluster and "-" in (found[0].name, args.output):
+        raise UserError("standard input and output (-) do not go with --cluster: name files")
+    if args.cluster and args.model and os.path.isdir(args.model):
+        args.model = os.path.abspath(args.model)  # its workers are in other folders
+    return sources.tasks(found, folder, args.output, suffix)
 
 
-def _is_pipe(name: str) -> bool:
-    """Whether it is there, and neither a file nor a folder."""
-    return os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name)
+def _run(args, todo: list[sources.Task], work) -> int:
+    how = run.How(NAME, pictures.ImageWarning, _set_up, args.output, args.jobs, args.cluster)
+    return run.run(todo, work, dataclasses.replace(how, report=args.report, resume=args.resume, force=args.force))
 
 
-def _real(names) -> frozenset[str]:
-    """The files behind these names, links followed."""
-    return frozenset(map(os.path.realpath, names))
-
-
-def _check_target(args, target: str, inputs: frozenset[str]):
-    """Raises: UserError where writing `target` would overwrite one of the `inputs`, as `_real` says, or what is there.
-
-    Only a file that -o names is overwritten, unless with --force: any other may be an original, or made from another.
-    """
-    if target == "-":
-        return
-    if os.path.realpath(target) in inputs:
-        raise UserError(f"{target} is an input, too: choose the output with -o")
-    if target != args.output and not args.force and os.path.lexists(target):
-        raise UserError(f"{target} exists: to replace it, name it with -o, or give --force")
-
-
-def _write(args, target: str, data: bytes):
-    if target == "-":
-        cli.standard_output().write(data)
-        return
-    if args.output not in (None, target):  # a folder
-        os.makedirs(args.output, exist_ok=True)
-    atomic.write(target, data)
-
-
-def _batch(names: list[str], work, jobs: int = 1) -> int:
+def _batch(names: list[str], work) -> int:
     """cli.batch over files, of which - is standard input: work(name, path or open file, which need not be seekable)."""
-    opened = functools.partial(_opened, work)
     names = list(dict.fromkeys(names))  # one that is given twice is done once
-    return cli.batch(names, opened, NAME, pictures.ImageWarning, jobs=jobs, set_up=_set_up)
+    return cli.batch(names, functools.partial(_opened, work), NAME, pictures.ImageWarning)
 
 
 def _opened(work, name):

@@ -160,17 +160,23 @@ def batch(
 
 def _one(work, command: str, warning: type[Warning], name: str) -> tuple[bool, list[str]]:
     """Whether work(name) failed, and the lines to show."""
-    error_lines = []
+    _, error, told = attempt(work, warning, name)
+    lines = [f"{command}: warning: {line}" for line in told]
+    return error is not None, lines if error is None else [*lines, f"{command}: error: {error}"]
+
+
+def attempt(work: Callable, warning: type[Warning], name: str) -> tuple:
+    """(work(name) or None, its error of a user's or the system's as a line or None, the lines of its warnings)."""
+    result = error_line = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", warning)
         try:
-            work(name)
+            result = work(name)
         except BrokenPipeError:
             raise
         except (UserError, OSError) as error:
-            error_lines.append(f"{command}: error: {error_text(error, name)}")
-    found = (w.message for w in caught if issubclass(w.category, warning))
-    return bool(error_lines), [*(f"{command}: warning: {shown(name)}: {w}" for w in found), *error_lines]
+            error_line = error_text(error, name)
+    return result, error_line, [f"{shown(name)}: {w.message}" for w in caught if issubclass(w.category, warning)]
 
 
 def _in_processes(function: Callable, items: Sequence, jobs: int, set_up) -> Iterator:
@@ -194,7 +200,7 @@ def pool(jobs: int, set_up: Callable[[], None] | None = None, remedy: str = "try
     context = get_context("spawn")  # a fork of a process that has threads, as JAX has, can hang
     executor = futures.ProcessPoolExecutor(jobs, context, _start_process, (context.Value("i", 0), jobs, set_up))
     others = set(active_children())
-    with _signals_as_exits():
+    with signals_as_exits():
         try:
             with _interrupts_later():  # Ctrl-C is this process's to tell; the others would end with tracebacks
                 for _ in range(jobs):
@@ -212,7 +218,7 @@ def pool(jobs: int, set_up: Callable[[], None] | None = None, remedy: str = "try
 
 
 @contextlib.contextmanager
-def _signals_as_exits():
+def signals_as_exits():
     """Inside, the signals that end a process unwind it first; nothing is changed outside the main thread."""
 
     def leave(number, frame):
@@ -254,11 +260,16 @@ def _start_process(counter, jobs: int, set_up):
     threading.Thread(target=_follow_parent, daemon=True).start()
     with counter:
         index, counter.value = counter.value, counter.value + 1
+    share_processors(index, jobs)
+    if set_up:
+        set_up()
+
+
+def share_processors(index: int, jobs: int):
+    """Binds this thread and those that it starts to one of `jobs` shares of the processors, where the system can."""
     if hasattr(os, "sched_setaffinity"):
         mine = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, mine[index % len(mine) :: jobs])
-    if set_up:
-        set_up()
 
 
 def _follow_parent():

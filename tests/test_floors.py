@@ -11,6 +11,7 @@ FLOORS = (
     ("settings", "files", "model"),
     ("checkpoints", "coding", "training"),
     ("api",),
+    ("bulk",),
     ("__init__", "__main__", "pillow"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -50,7 +50,8 @@ def test_damaged_file_does_not_replace_the_output(run, data):
 @pytest.mark.parametrize("command", ["compress", "decompress", "info"])
 def test_files_that_are_none(run, command):
     Path("folder").mkdir()
-    for name, text in (("nowhere.x", "no such file"), ("folder", "is a directory"), (".", "is a directory")):
+    folder = "is a directory" if command == "info" else "holds no "
+    for name, text in (("nowhere.x", "no such file"), ("folder", folder), (".", folder)):
         status, out, err = run(command, name)
         assert (status, out, len(err)) == (2, b"", 1)
         assert err[0].lower().startswith(f"clic-jax: error: {name}: ") and text in err[0].lower()
@@ -89,7 +90,7 @@ def test_pictures_that_are_none(run, content):
         (["b.png", "-o", "-"], "one input only"),
         (["a.jpg"], "both become a.clic"),
         (["--what"], "unrecognized arguments: --what"),
-        (["-o", "s3://bucket/x.clic"], "s3://bucket/x.clic is an address, not a path"),
+        (["--model", "s3://bucket/x"], "s3://bucket/x is an address, not a path"),
     ],
 )
 def test_bad_arguments_of_compress(run, arguments, text):

@@ -14,8 +14,12 @@ def names(requirements: list[str]) -> set[str]:
     """The packages named, those of our own extras in place of the extras."""
     found = set()
     for requirement in requirements:
-        ours = re.fullmatch(r"clic_jax\[(\w+)\]", requirement)
-        found |= names(EXTRAS[ours[1]]) if ours else {re.match(r"[\w-]+", requirement)[0]}
+        ours = re.fullmatch(r"clic_jax\[([\w,]+)\]", requirement)
+        found |= (
+            names(sum((EXTRAS[extra] for extra in ours[1].split(",")), []))
+            if ours
+            else {re.match(r"[\w-]+", requirement)[0]}
+        )
     return found
 
 
@@ -33,7 +37,7 @@ def test_requirements_name_what_they_install():
 def test_no_package_has_two_ranges():
     ranges = {}
     for requirement in PROJECT["dependencies"] + sum(EXTRAS.values(), []):
-        name, extra, versions = re.fullmatch(r"([\w-]+)(\[\w+\])?(.*)", requirement).groups()
+        name, extra, versions = re.fullmatch(r"([\w-]+)(\[[\w,]+\])?(.*)", requirement).groups()
         if not extra:
             assert versions and name not in ranges, name
             ranges[name] = versions

@@ -63,11 +63,20 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     An image is a file with a suffix, in either case, of a format that this Pillow can open.
     Raises: ImageError if `folder` is not a folder.
     """
+    return list_files(folder, suffixes())
+
+
+def suffixes() -> set[str]:
+    """The suffixes, in lower case and with their dots, of the formats that this Pillow can open."""
+    Image.init()
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+
+
+def list_files(folder: str | os.PathLike, suffixes: set[str]) -> list[Path]:
+    """Every file in `folder` and the folders below it with one of these suffixes, otherwise as `list_images`."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ImageError(f"{folder}: no such folder")
-    Image.init()
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     return sorted(path for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts))
 
