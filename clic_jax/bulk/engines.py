@@ -8,6 +8,7 @@ import functools
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 from clic_jax import cli
@@ -86,14 +87,14 @@ def _on_cluster(function, items, address: str, jobs: int) -> Iterator[tuple]:
     with _client(address, jobs) as client:
         done = as_completed(loop=client.loop)
 
-        def fill():
-            room = AHEAD * max(len(client.scheduler_info(n_workers=-1)["workers"]), 2) - len(pending)
-            for item in itertools.islice(items, max(room, 0)):
+        def fill(workers: int):
+            for item in itertools.islice(items, max(AHEAD * max(workers, 2) - len(pending), 0)):
                 future = client.submit(function, item, pure=False)
                 pending[future.key] = item
                 done.add(future)
 
-        fill()
+        workers, counted = _workers(client), time.monotonic()
+        fill(workers)
         for future in done:
             item = pending.pop(future.key)
             try:
@@ -107,7 +108,13 @@ def _on_cluster(function, items, address: str, jobs: int) -> Iterator[tuple]:
             except ImportError as error:
                 raise ClusterError(f"a worker cannot start: {error}: install the same clic_jax there") from None
             del future  # the cluster forgets its result
-            fill()
+            if time.monotonic() - counted > 1:  # they come and go; to list thousands takes time
+                workers, counted = _workers(client), time.monotonic()
+            fill(workers)
+
+
+def _workers(client) -> int:
+    return len(client.scheduler_info(n_workers=-1)["workers"])
 
 
 @contextlib.contextmanager
@@ -117,7 +124,8 @@ def _client(address: str, jobs: int):
 
     from distributed import Client, LocalCluster
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # lost workers are told in the rows
+    for name in ("distributed", "distributed.client"):  # lost workers are made up for, or told in the rows
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         stack.enter_context(cli.signals_as_exits())
         target = address
