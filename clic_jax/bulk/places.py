@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from clic_jax.errors import UserError
-from clic_jax.files import atomic
+from clic_jax.files import atomic, contents
 
 
 class PlaceError(UserError):
@@ -96,13 +96,16 @@ def state(name: str) -> tuple[int, float | None]:
 
 
 def read(name: str) -> bytes:
-    """All bytes of a file. Raises: PlaceError; OSError."""
+    """All bytes of a file. Raises: TooLarge for more than `contents.MAX_BYTES`; PlaceError; OSError."""
     if not is_address(name):
         with open(name, "rb") as file:
-            return file.read()
+            return contents.read(file)
     with _one_line(name):
         files, path = _file_system(name)
-        return files.cat_file(path)
+        if (size := files.size(path)) is not None and size <= contents.MAX_BYTES:
+            return files.cat_file(path)
+        with files.open(path, "rb") as file:  # which says when it is too large
+            return contents.read(file)
 
 
 def write(name: str, data: bytes, parents: bool = False):

@@ -15,7 +15,7 @@ from clic_jax.bulk.report import Row
 from clic_jax.bulk.sources import Task
 from clic_jax.errors import UserError
 from clic_jax.files import container, outputs, pictures
-from clic_jax.files.contents import contents
+from clic_jax.files.contents import contents, read
 from clic_jax.files.images import ImageError, opened
 from clic_jax.quality import Quality
 
@@ -29,7 +29,7 @@ def compress(options: dict[str, Any], psnr: bool, resume: bool, task: Task) -> R
     start = time.perf_counter()
     source, size, modified = _source(task.source)
     if task.source == "-":
-        source = io.BytesIO(source.read())  # Pillow wants to seek
+        source = io.BytesIO(read(source))  # Pillow wants to seek
         source.name, size = task.source, len(source.getbuffer())
     if resume and (row := _coded_before(options, task, size, modified)):
         return row
