@@ -20,6 +20,7 @@ help:
 	$(PYTHON) -c 'import sys; sys.exit("clic_jax needs Python 3.11 or newer; try make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps jax2onnx==0.17.1
 	touch $@
 
 demo: .venv/.installed

@@ -10,7 +10,7 @@ import functools
 import json
 import os
 
-from clic_jax import api, cli
+from clic_jax import api, cli, memory, runtimes
 from clic_jax.bulk import engines, places, run, sources, work
 from clic_jax.checkpoints.installed import remedy
 from clic_jax.coding import tiles
@@ -84,6 +84,10 @@ def _parser() -> Parser:
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub = command("models", _models, "The installed models, or those given: id, qualities, parameters, folder.")
     files(sub, "MODEL", "a name or a folder")
+    _add_runtime(sub)
+    text = "Makes a published model ready for the runtime onnx, with jax2onnx; experiments.publish does it by itself."
+    sub = command("export", _export, text)
+    files(sub, "MODEL", "a folder, or the name of an installed model")
     return parser
 
 
@@ -100,6 +104,7 @@ def _add_bulk(parser):
         "largest side of what is transformed at once, a multiple of 64; less memory if smaller; %(default)s by default"
     )
     parser.add_argument("--tile", type=int, default=tiles.DEFAULT, metavar="PIXELS", help=text)
+    _add_runtime(parser)
     text = "processes that share the files and the processors, each with its own memory; 1 by default"
     parser.add_argument("--jobs", type=_count, default=1, metavar="N", help=text)
     text = "the address of a Dask scheduler, whose workers share the files; or local, for --jobs workers here"
@@ -112,6 +117,14 @@ def _add_bulk(parser):
     parser.add_argument("--resume", action="store_true", help=text)
 
 
+def _add_runtime(parser):
+    text = (
+        "onnx starts at once and needs no JAX, jax serves GPUs and --effort; by default the first that a model has, "
+        f"or what ${runtimes.VARIABLE} says"
+    )
+    parser.add_argument("--runtime", choices=runtimes.RUNTIMES, help=text)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes, 1 or more")
@@ -121,31 +134,32 @@ def _count(text: str) -> int:
 def _compress(args) -> int:
     todo = _tasks(args, ".clic")
     tiles.check(args.tile)
-    _set_up()
     Quality.of(args.quality)
+    set_up = _set_up(args, [args.model])
     from clic_jax.coding import equal_quality
 
-    codec = api.open_model(args.model)
+    codec = api.open_model(args.model, runtime=_runtime(args))
     codec.check_effort(args.effort)
     equal_quality.check(args.fallback, codec)
     options = {"quality": args.quality, "model": args.model, "metadata": not args.strip, "tile": args.tile}
     options |= {"max_pixels": args.max_pixels, "fallback": args.fallback, "verify": args.verify, "effort": args.effort}
+    options["runtime"] = args.runtime
     if args.jobs == 1 and not args.cluster:  # or several pictures would fight for the line
         from tqdm import tqdm
 
         options["watch"] = functools.partial(tqdm, unit="step", disable=None, leave=False)
-    return _run(args, todo, functools.partial(work.compress, options, args.psnr, args.resume))
+    return _run(args, todo, functools.partial(work.compress, options, args.psnr, args.resume), set_up)
 
 
 def _decompress(args) -> int:
     todo = _tasks(args, ".png")
     tiles.check(args.tile)
     kind = outputs.format_of(args.output) if [args.output] == [task.target for task in todo] else "PNG"
-    _set_up()
+    set_up = _set_up(args, list(api.installed()) if args.model is None else [args.model])
     if args.model is not None:
-        api.open_model(args.model)  # one error, not one a file
-    options = {"model": args.model, "max_pixels": args.max_pixels, "tile": args.tile}
-    return _run(args, todo, functools.partial(work.decompress, options, kind, args.resume))
+        api.open_model(args.model, runtime=args.runtime)  # one error, not one a file
+    options = {"model": args.model, "max_pixels": args.max_pixels, "tile": args.tile, "runtime": args.runtime}
+    return _run(args, todo, functools.partial(work.decompress, options, kind, args.resume), set_up)
 
 
 def _info(args) -> int:
@@ -178,26 +192,26 @@ def _models(args) -> int:
     if not names:
         print("no model is installed; --model FOLDER takes the folder `published` of a training run")
         return 0
-    _set_up()
-    from jax import tree
+    _set_up(args, names)
 
     def work(name, _):
-        codec = api.open_model(name)
-        count = sum(leaf.size for leaf in tree.leaves(codec.params))
+        codec = api.open_model(name, runtime=args.runtime)
         folder, qualities = api.folder_of(name), "1 to 100"
-        about = f"id {codec.model_id}, quality {qualities}, {count / 1e6:.1f} M parameters"
+        about = f"id {codec.model_id}, quality {qualities}, {codec.parameters / 1e6:.1f} M parameters"
         print(f"{cli.shown(name)}: {about}, {cli.shown(folder)}")
 
     return _batch(names, work)
 
 
-def _set_up():
-    """What JAX needs to be quick, before its first use."""
+def _export(args) -> int:
+    def work(name, _):
+        from clic_jax.light import export
 
-    from clic_jax import runtime
+        export.write(api.model_folder(name))
+        print(f"{cli.shown(name)} is ready for the runtime onnx")
 
-    runtime.keep_memory()
-    runtime.use_cache()
+    cli.standard_output()
+    return _batch(args.inputs, work)
 
 
 def _tasks(args, suffix: str) -> list[sources.Task]:
@@ -211,9 +225,30 @@ def _tasks(args, suffix: str) -> list[sources.Task]:
     return sources.tasks(found, folder, args.output, suffix)
 
 
-def _run(args, todo: list[sources.Task], work) -> int:
-    how = run.How(NAME, pictures.ImageWarning, _set_up, args.output, args.jobs, args.cluster)
+def _run(args, todo: list[sources.Task], work, set_up) -> int:
+    how = run.How(NAME, pictures.ImageWarning, set_up, args.output, args.jobs, args.cluster)
     return run.run(todo, work, dataclasses.replace(how, report=args.report, resume=args.resume, force=args.force))
+
+
+def _set_up(args, models):
+    """Makes this process quick with the models; returns what does so in others."""
+    prepare = functools.partial(_prepare, runtimes.wants_jax(map(api.model_folder, models), _runtime(args)))
+    prepare()
+    return prepare
+
+
+def _runtime(args) -> str | None:
+    """What the models of a command compute with, if that is not left to them: searches need JAX."""
+    return args.runtime or ("jax" if getattr(args, "effort", 0) else None)
+
+
+def _prepare(jax: bool):
+    """What makes JAX and NumPy quick, before their first use."""
+    memory.keep_memory()
+    if jax:
+        from clic_jax import runtime
+
+        runtime.use_cache()
 
 
 def _batch(names: list[str], work) -> int:

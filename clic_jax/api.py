@@ -14,11 +14,13 @@ import os
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL import Image
 
+from clic_jax import runtimes
 from clic_jax.checkpoints.installed import DEFAULT_MODEL, WEIGHTS, NoModel, folder_of, installed, remedy
 from clic_jax.coding import tiles
 from clic_jax.errors import UserError
@@ -59,6 +61,7 @@ def compress(
     max_pixels: int | None = container.MAX_PIXELS,
     fallback: str = "none",
     verify: bool = False,
+    runtime: str | None = None,
 ) -> bytes:
     """The .clic file of a picture. What cannot be kept of it, or is not worth keeping, is told by an ImageWarning.
 
@@ -77,14 +80,15 @@ def compress(
       fallback: avif, webp or jpegxl (which needs imagecodecs): the picture is coded so as well, with the same squared
         error or less, and losslessly; the smallest is kept, and its file needs no model if it is not the model's.
       verify: whether to decode the file, and compare it with what was meant.
+      runtime: "onnx" or "jax", see `open_model`; with an effort, JAX is what is left.
     Raises: QualityError, TileError, EffortError, FallbackError, MissingCodec, ImageError, NoModel, CheckpointError,
-      NotVerified; all `clic_jax.errors.UserError`.
+      NoRuntime, NotVerified; all `clic_jax.errors.UserError`.
     """
     from clic_jax.coding import equal_quality, plausible
 
     quality, tile = Quality.of(quality), tiles.check(tile)
     picture = pictures.read(image_or_path, max_pixels)
-    codec = open_model(model)
+    codec = open_model(model, runtime=runtime or ("jax" if effort else None))
     equal_quality.check(fallback, codec)
     coded, latents = codec.encode(picture.rgb, quality, tile=tile, effort=effort, watch=watch)
     height, width = picture.rgb.shape[:2]
@@ -160,12 +164,13 @@ def decompress(
     model: "str | os.PathLike | Codec | None" = None,
     max_pixels: int | None = container.MAX_PIXELS,
     tile: int = tiles.DEFAULT,
+    runtime: str | None = None,
 ) -> np.ndarray:
     """The picture in a .clic file: uint8 [H, W, 3]; [H, W] if it was grey, and [H, W, 4] or [H, W, 2] with alpha.
 
     Arguments and errors are those of `decompress_image`.
     """
-    return np.array(decompress_image(data, model=model, max_pixels=max_pixels, tile=tile))
+    return np.array(decompress_image(data, model=model, max_pixels=max_pixels, tile=tile, runtime=runtime))
 
 
 def decompress_image(
@@ -174,6 +179,7 @@ def decompress_image(
     model: "str | os.PathLike | Codec | None" = None,
     max_pixels: int | None = container.MAX_PIXELS,
     tile: int = tiles.DEFAULT,
+    runtime: str | None = None,
 ) -> Image.Image:
     """The picture in a .clic file as a Pillow image of mode RGB, L, RGBA or LA.
 
@@ -193,7 +199,7 @@ def decompress_image(
         return pictures.show(classical.decode(header.classical, stream, header.height, header.width), header, extras)
     from clic_jax.coding import plausible
 
-    codec = _model_for(header.model_id, model)
+    codec = _model_for(header.model_id, model, runtime)
     filtered = header.pqf_bytes is not None
     if filtered and codec.config.model.pqf == "none":
         raise Damaged("damaged, for its model has no filter to use its coefficients: copy or download the file again")
@@ -205,40 +211,57 @@ def decompress_image(
     return pictures.show(codec.show(latents, *size, tile=tile), header, extras)
 
 
-def open_model(name_or_path: "str | os.PathLike | Codec | None" = None) -> "Codec":
+def open_model(name_or_path: "str | os.PathLike | Codec | None" = None, *, runtime: str | None = None) -> "Codec":
     """The codec of an installed or published model, kept, so that only the first call takes time.
 
-    Args: name_or_path: as `model` of `compress`; a codec is returned as it is.
-    Raises: NoModel; CheckpointError for a folder without a model, or with one that cannot write files or is damaged.
+    Args:
+      name_or_path: as `model` of `compress`; a codec is returned as it is.
+      runtime: "onnx" (onnxruntime and NumPy, JAX is not imported) or "jax" (for GPUs, searches and research); by
+        default $CLIC_JAX_RUNTIME, else the first that the model and this installation have.
+    Raises: NoModel; NoRuntime; CheckpointError for a folder without a model, or with one that cannot write files or is
+      damaged.
     """
     if not (name_or_path is None or isinstance(name_or_path, (str, os.PathLike))):
         return name_or_path
+    folder = model_folder(name_or_path)
+    return _open(str(folder), runtimes.choose(folder, runtime))
+
+
+def model_folder(name_or_path: str | os.PathLike | None = None) -> Path:
+    """The published folder of an installed model, a folder, or a run that has one. Raises: NoModel."""
     folder = folder_of(name_or_path)
     inside = folder / "published"  # of a training run
     whole = (folder / "checkpoint.json").exists() or not (inside / "checkpoint.json").exists()
-    return _open(str(folder if whole else inside))
+    return folder if whole else inside
 
 
 @functools.lru_cache(4)
-def _open(folder: str) -> "Codec":
+def _open(folder: str, runtime: str) -> "Codec":
+    if runtime == "onnx":
+        from clic_jax.light import programs
+
+        return programs.load(folder)
+    from jax import tree
+
     from clic_jax.checkpoints import arrays, limits, published
+    from clic_jax.checkpoints.explained import explained
     from clic_jax.coding import codec, measured
 
     data = published.load_coding(folder)
     config, params, model_id = published.load_published(folder)
-    with arrays.explained(f"cannot use {folder} (if it is damaged, fetch or publish it again)", UserError):
+    with explained(f"cannot use {folder} (if it is damaged, fetch or publish it again)", UserError):
         if os.path.dirname(folder) != str(WEIGHTS):  # a stranger's, of which anything may be wrong
             limits.check_arrays(*map(arrays.flat, (measured.parameters(config.model), params)))
-        return codec.Codec(config, params, model_id, data)
+        return codec.Codec(config, params, model_id, data, parameters=sum(leaf.size for leaf in tree.leaves(params)))
 
 
-def _model_for(model_id: str, model) -> "Codec":
+def _model_for(model_id: str, model, runtime: str | None) -> "Codec":
     """The codec with that id: the given one, or else one that is installed. Raises: ModelMismatch; as `open_model`."""
     if model is None:
         model = next((name for name, found in installed().items() if found == model_id), None)
         if model is None:
             raise ModelMismatch(model_id, None, remedy(model_id))
-    codec = open_model(model)
+    codec = open_model(model, runtime=runtime)
     if codec.model_id != model_id:
         raise ModelMismatch(model_id, codec.model_id, "give that one (`clic-jax models` lists those installed)")
     return codec

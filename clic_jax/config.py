@@ -10,6 +10,7 @@ import math
 
 from clic_jax.errors import UserError
 
+STEP_AT_UNIT_LMBDA = 0.02  # in an orthonormal transform of [0, 1] pixels, dR = -dD gives a step of 0.02 / sqrt(lmbda)
 PAPER_LMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483)  # the paper's six mean-squared-error operating points
 
 
@@ -74,6 +75,11 @@ class ModelConfig:
     def variable_rate(self) -> bool:
         """True when one model serves every lmbda between the smallest and the largest of `lmbdas`."""
         return len(self.lmbdas) > 1
+
+    @property
+    def reference_lmbda(self) -> float:
+        """The lmbda at which the gains start at 1: the geometric middle of the range."""
+        return math.sqrt(self.lmbdas[0] * self.lmbdas[-1])
 
     def __post_init__(self):
         stages = len(self.widths)

@@ -6,8 +6,9 @@ uint8, with a peak of 255, or both floating, with a peak of 1; nothing is clippe
 by its uint8 pixels. Leading axes are batch axes, and every result is per image.
 """
 
-import jax
-import jax.numpy as jnp
+import functools
+import sys
+
 import numpy as np
 
 from clic_jax.errors import UserError
@@ -91,22 +92,28 @@ def ms_ssim_db(value):
 
     The published curves take it of the mean over a set, which is not the mean of the decibels.
     """
-    xp = jnp if isinstance(value, jax.Array) else np
+    xp = _module(value)
     with np.errstate(divide="ignore"):
         return -10 * xp.log10(1 - xp.asarray(value))
 
 
+def _module(*arrays):
+    """jax.numpy if one of the arrays is of JAX, which this module does not import, else numpy."""
+    jax = sys.modules.get("jax")
+    return jax.numpy if jax and any(isinstance(x, jax.Array) for x in arrays) else np
+
+
 def _pair(x, x_hat):
     """(array module, x, x_hat, peak): both images in the type of the computation. Raises: ValueError, see `mse`."""
-    xp = jnp if isinstance(x, jax.Array) or isinstance(x_hat, jax.Array) else np
+    xp = _module(x, x_hat)
     x, x_hat = xp.asarray(x), xp.asarray(x_hat)
     if x.shape != x_hat.shape or x.ndim < 3 or x.shape[-1] != 3:
         raise ValueError(f"two images must have one shape [..., H, W, 3]; these have {x.shape} and {x_hat.shape}")
     byte = [image.dtype == np.uint8 for image in (x, x_hat)]
-    floating = [jnp.issubdtype(image.dtype, jnp.floating) for image in (x, x_hat)]
+    floating = [xp.issubdtype(image.dtype, xp.floating) for image in (x, x_hat)]
     if not all(byte) and not all(floating):
         raise ValueError(f"two images must both be uint8 or both floating, not {x.dtype} and {x_hat.dtype}")
-    dtype = np.float64 if xp is np else jnp.promote_types(jnp.promote_types(x.dtype, x_hat.dtype), jnp.float32)
+    dtype = np.float64 if xp is np else xp.promote_types(xp.promote_types(x.dtype, x_hat.dtype), xp.float32)
     return xp, x.astype(dtype), x_hat.astype(dtype), 255.0 if all(byte) else 1.0
 
 
@@ -114,7 +121,7 @@ def _ssim_maps(xp, pair, data_range: float):
     """(luminance, contrast-structure) similarity at each position of the window; pair [2, ..., H, W, 3]."""
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     x, x_hat = pair
-    blur = _blur if xp is np else _differentiable_blur
+    blur = _blur if xp is np else _differentiable_blur()
     maps = xp.concatenate([pair, xp.square(pair), (x * x_hat)[None]])
     mean_x, mean_x_hat, mean_xx, mean_x_hat_x_hat, mean_product = blur(maps)
     variances = mean_xx - mean_x**2 + mean_x_hat_x_hat - mean_x_hat**2
@@ -135,12 +142,18 @@ def _blur(maps):
 def _blur_transposed(_, cotangent):
     """The gradient of `_blur`: the window is symmetric, so that its transpose is itself on a padded cotangent."""
     margin = (len(TAPS) - 1, len(TAPS) - 1)
-    return (_blur(jnp.pad(cotangent, [(0, 0)] * (cotangent.ndim - 3) + [margin, margin, (0, 0)])),)
+    pad = _module(cotangent).pad
+    return (_blur(pad(cotangent, [(0, 0)] * (cotangent.ndim - 3) + [margin, margin, (0, 0)])),)
 
 
-# JAX's own gradient of the shifted sums, a padded array a shift, takes five times as long
-_differentiable_blur = jax.custom_vjp(_blur)
-_differentiable_blur.defvjp(lambda maps: (_blur(maps), None), _blur_transposed)
+@functools.cache
+def _differentiable_blur():
+    """`_blur` with its gradient: JAX's own of the shifted sums, a padded array a shift, takes five times as long."""
+    import jax
+
+    blur = jax.custom_vjp(_blur)
+    blur.defvjp(lambda maps: (_blur(maps), None), _blur_transposed)
+    return blur
 
 
 def _halve(xp, images):

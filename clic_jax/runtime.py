@@ -1,34 +1,18 @@
-"""What a process that computes needs: memory kept and given back, compiled programs on disk, JAX as our code has it."""
+"""What a process that computes with JAX needs: memory given back, compiled programs on disk, settings of our code."""
 
 import contextlib
-import ctypes
 import functools
 import gc
 import os
-import sys
 import zlib
 from pathlib import Path
 
 import jax
 
+from clic_jax import memory
 from clic_jax.errors import UserError
 
 _ZSTD = b"\x28\xb5\x2f\xfd"  # how an entry of the cache starts where Python has zstd; else it is zlib's
-# <malloc.h>: parameter numbers of mallopt
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
-
-
-def keep_memory() -> bool:
-    """Makes XLA's CPU allocations reuse memory; call it once, early, in a long-running program.
-
-    XLA allocates its temporary buffers anew at each call. glibc serves large ones with fresh pages from the kernel,
-    which zeroes each on first touch: 14,000 page faults in one pass of g_a, and a third of the time. Returns False
-    where the C library has no mallopt (macOS, Windows, musl), where nothing is changed.
-    """
-    mallopt = _of_glibc("mallopt")
-    limit = 2**31 - 1
-    settings = ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, limit), (M_TOP_PAD, 2**26))
-    return mallopt is not None and all(mallopt(name, value) for name, value in settings)
 
 
 def release_memory(programs: bool = False) -> None:
@@ -41,18 +25,8 @@ def release_memory(programs: bool = False) -> None:
     if programs:
         jax.clear_caches()
     gc.collect()
-    if trim := _of_glibc("malloc_trim"):
+    if trim := memory.of_glibc("malloc_trim"):
         trim(0)
-
-
-def _of_glibc(name: str):
-    """That function of the GNU C library, or None where there is another one."""
-    if not sys.platform.startswith("linux"):
-        return None
-    try:
-        return getattr(ctypes.CDLL(None), name)
-    except (OSError, AttributeError):
-        return None
 
 
 def use_cache() -> Path | None:

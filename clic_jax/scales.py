@@ -24,3 +24,4 @@ def _scale_table() -> np.ndarray:
 
 SCALE_TABLE = _scale_table()  # float64 [64], log-uniform, in quantisation steps
 SCALE_TABLE.flags.writeable = False
+LIKELIHOOD_MIN = 1e-9  # the floor below which a symbol costs 29.9 bits instead of infinitely many

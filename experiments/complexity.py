@@ -17,7 +17,8 @@ import jax.numpy as jnp
 
 from clic_jax import config, settings
 from clic_jax.model import pqf
-from clic_jax.model.clic import CLIC, slices
+from clic_jax.model.clic import CLIC
+from clic_jax.model.schedule import slices
 from experiments import cli
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from clic_jax import api, metrics, runtime
+from clic_jax import api, memory, metrics, runtime
 from clic_jax.coding import plausible
 from clic_jax.files import atomic, classical, container, images, streams
 from clic_jax.files.pictures import ImageWarning
@@ -143,7 +143,7 @@ def main(argv=None) -> int:
     if args.images < 1:
         parser.error("--images is at least 1")
     runtime.use_cache()
-    runtime.keep_memory()
+    memory.keep_memory()
     warnings.simplefilter("ignore", ImageWarning)  # what is worse than flat is counted
     codec, found = api.open_model(args.model), {}
     print(

@@ -14,7 +14,7 @@ import json
 import numpy as np
 from tqdm import tqdm
 
-from clic_jax import api, metrics, runtime
+from clic_jax import api, memory, metrics, runtime
 from clic_jax.files import atomic
 from clic_jax.quality import Quality
 from clic_jax.training import data
@@ -53,7 +53,7 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     qualities = [Quality.of(quality) for quality in args.qualities]
     runtime.use_cache()
-    runtime.keep_memory()
+    memory.keep_memory()
     codec, rows = api.open_model(args.model), []
     photographs = list(data.whole_images(f"folder:{args.data}"))
     for quality in tqdm(qualities, unit="quality", disable=None):

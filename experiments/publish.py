@@ -18,6 +18,7 @@ from clic_jax import config, runtime
 from clic_jax.checkpoints import installed, published
 from clic_jax.checkpoints.arrays import CheckpointError
 from clic_jax.coding import measured
+from clic_jax.light import export
 from clic_jax.training import data
 from experiments import cli
 
@@ -82,6 +83,10 @@ def main(argv=None) -> int:
 
     identity = publish(args.out, cfg, jax.device_get(params), crops, {}, args.half)
     print(f"{args.out}: model {identity}")
+    if export.possible():
+        export.write(args.out)
+    else:
+        print(f"not exported for the runtime onnx: {export.REMEDY}, then clic-jax export {args.out}")
     return 0
 
 

@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from clic_jax.config import ModelConfig
 from clic_jax.model.checkerboard import merge, split
-from clic_jax.model.clic import CLIC, slices
+from clic_jax.model.clic import CLIC
 from clic_jax.model.entropy import y_bits
+from clic_jax.model.schedule import slices
 
 
 class Maps(NamedTuple):

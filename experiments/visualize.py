@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from clic_jax import metrics, runtime
+from clic_jax import memory, metrics, runtime
 from clic_jax.checkpoints import published
 from clic_jax.checkpoints.installed import DEFAULT_MODEL
 from clic_jax.errors import UserError
@@ -208,7 +208,7 @@ def main(argv=None) -> int:
     """Runs the command line."""
     args = parse(argv)
     runtime.use_cache()
-    runtime.keep_memory()
+    memory.keep_memory()
     new_figure(1, 1)  # fails now rather than after the work
     quality = Quality.of(args.quality)
     x = read(args.image, args.max_side)

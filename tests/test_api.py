@@ -144,7 +144,7 @@ def test_default_model(installed, published_micro, monkeypatch, tmp_path):
         shutil.copytree(published_micro, tmp_path / name)
     monkeypatch.setattr("clic_jax.checkpoints.installed.WEIGHTS", tmp_path)
     assert list(api.installed()) == ["a", api.DEFAULT_MODEL, "z"]
-    monkeypatch.setattr(api, "_open", lambda folder: folder)
+    monkeypatch.setattr(api, "_open", lambda folder, _: folder)
     assert api.open_model() == str(tmp_path / api.DEFAULT_MODEL)
 
 
@@ -167,7 +167,7 @@ def test_an_unreadable_model_does_not_hide_the_others(installed, published_micro
     monkeypatch.setattr("clic_jax.checkpoints.installed.WEIGHTS", tmp_path)
     assert api.installed() == {"bad": "unreadable", "micro": container.peek(data)["model_id"]}
     codec = api.open_model(published_micro)
-    monkeypatch.setattr(api, "_open", lambda folder: {str(tmp_path / "micro"): codec}[folder])
+    monkeypatch.setattr(api, "_open", lambda folder, _: {str(tmp_path / "micro"): codec}[folder])
     assert api.decompress(data).shape == (64, 64, 3)
 
 
@@ -207,7 +207,7 @@ def test_limit_of_pixels(data, nothing_installed):
 def test_filter_that_the_model_lacks(data, published_micro, monkeypatch):
     codec = api.open_model(published_micro)
     config = dataclasses.replace(codec.config, model=dataclasses.replace(codec.config.model, pqf="none"))
-    monkeypatch.setattr(api, "_open", lambda _: SimpleNamespace(config=config, model_id=codec.model_id))
+    monkeypatch.setattr(api, "_open", lambda *_: SimpleNamespace(config=config, model_id=codec.model_id))
     with pytest.raises(Damaged, match="filter"):
         api.decompress(changed(data, pqf_bytes=1), model=published_micro)
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 FLOORS = (
-    ("errors", "scales"),
-    ("config", "quality", "metrics", "cli", "runtime"),
+    ("errors", "scales", "memory"),
+    ("config", "quality", "metrics", "cli", "runtime", "runtimes"),
     ("settings", "files", "model"),
     ("checkpoints", "coding", "training"),
+    ("light",),
     ("api",),
     ("bulk",),
     ("__init__", "__main__", "pillow"),

@@ -9,13 +9,13 @@ import pytest
 from tests.conftest import ROOT
 
 KEEP_AND_RELEASE = """
-from clic_jax import runtime
+from clic_jax import memory, runtime
 import numpy as np
 
 def resident_mib():
     return int(next(x for x in open("/proc/self/status") if x.startswith("VmRSS")).split()[1]) / 1024
 
-assert runtime.keep_memory()
+assert memory.keep_memory()
 before = resident_mib()
 arrays = [np.ones(2**16, np.uint8) for _ in range(4096)]
 full = resident_mib()

@@ -47,3 +47,9 @@ def test_no_package_has_two_ranges():
 def test_every_range_says_what_it_is_for():
     bare = [line for line in PYPROJECT.splitlines() if re.match(r' +"[\w-]+[<>=]', line) and "  # " not in line]
     assert not bare
+
+
+def test_the_light_install_has_the_ranges_of_the_full_one():
+    lines = [line.split("  #")[0] for line in (ROOT / "requirements-runtime.txt").read_text().splitlines()]
+    light = [line for line in lines if line and not line.startswith("#")]
+    assert set(light) <= set(PROJECT["dependencies"]) and len(light) == 5

@@ -3,12 +3,9 @@
 Orbax is imported here alone, when a checkpoint is first opened. Nothing needs the device mesh of the writer.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +13,12 @@ import jax
 import numpy as np
 
 from clic_jax import runtime
+from clic_jax.checkpoints.explained import CheckpointError, explained
 from clic_jax.config import Config
-from clic_jax.errors import UserError
 from clic_jax.settings import from_json
 
 WIDE = {np.dtype("float16"): np.dtype("float32")}  # what is stored narrow is read wide
 STEP_REMEDY = "if it is damaged, delete that folder to go on from an earlier step"
-
-
-class CheckpointError(UserError):
-    """A checkpoint that cannot be written, read, or used for this config; the message is one line with the remedy."""
 
 
 def model_id(params: Any, coding: dict | None = None) -> str:
@@ -133,16 +126,3 @@ def orbax():
     for name in ("absl", "asyncio"):  # of the second, all the writes that fail with the first
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return orbax.checkpoint
-
-
-@contextlib.contextmanager
-def explained(what: str, but: type[UserError] = CheckpointError):
-    """Turns any error inside, `but` such, into a CheckpointError of one line that starts with `what`."""
-    try:
-        yield
-    except but:
-        raise
-    except Exception as error:  # orbax and tensorstore have no base class: ValueError, KeyError, OSError and others
-        code = re.search(r"os_error_code='(\d+)'", str(error))
-        reason = os.strerror(int(code[1])) if code else re.split(r"\n| \[tensorstore_spec|\. See full", str(error))[0]
-        raise CheckpointError(f"{what}: {reason[:300] or type(error).__name__}") from error

@@ -6,8 +6,8 @@ import numpy as np
 from clic_jax.coding.fixedpoint import LIMIT, hyper_decoders
 from clic_jax.config import ModelConfig
 from clic_jax.model.checkerboard import split
-from clic_jax.model.clic import CLIC, slices
-from clic_jax.model.context import code_slices
+from clic_jax.model.clic import CLIC
+from clic_jax.model.schedule import code_slices, slices
 
 
 def calibrate(config: ModelConfig, params, y_hat_and_z_hat) -> dict:

@@ -8,23 +8,22 @@ from them is float32 and may differ in the last bit of a pixel now and then. Mem
 (`clic_jax.coding.tiles`); `tiny` took 60 bytes a pixel to encode 50 megapixels, and 48 to decode them, all told.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from clic_jax import metrics, runtime
-from clic_jax.coding import coefficients, measured, range_coder, tiles
+from clic_jax import metrics
+from clic_jax.coding import coefficients, range_coder, stored, tiles
 from clic_jax.coding import effort as efforts
 from clic_jax.coding.fixedpoint import FixedContext
-from clic_jax.coding.programs import programs
-from clic_jax.config import Config
+from clic_jax.coding.programs import Programs
+from clic_jax.config import STEP_AT_UNIT_LMBDA, Config
 from clic_jax.files import images
 from clic_jax.files.container import Desync, checksum
-from clic_jax.model.clic import STEP_AT_UNIT_LMBDA, reference_lmbda
-from clic_jax.model.context import code_slices
+from clic_jax.model.schedule import code_slices
 from clic_jax.quality import Quality
 
 STRIDE = 64  # of z: images are padded to multiples of it, their last row and column repeated
@@ -46,9 +45,20 @@ class Coded(NamedTuple):
 class Latents(NamedTuple):
     """What a decoder makes a picture from, and an encoder knows as well."""
 
-    y_hat: jax.Array  # float32 [1, h, w, M] in quantisation steps, corrected where the filter pays
-    z: jax.Array  # int32 [1, h/4, w/4, N]
+    y_hat: Any  # array of the programs, float32 [1, h, w, M] in quantisation steps, corrected where the filter pays
+    z: Any  # the same, int32 [1, h/4, w/4, N]
     lmbda: np.ndarray  # float32 [1]
+
+
+def _computing(method):
+    """The method of a `Codec` with the settings that its programs need."""
+
+    @functools.wraps(method)
+    def inside(self, *args, **kwargs):
+        with self.programs.computing():
+            return method(self, *args, **kwargs)
+
+    return inside
 
 
 class Codec:
@@ -57,22 +67,35 @@ class Codec:
     Args:
       config, params, model_id: of `checkpoints.published.load_published`.
       data: the coding data of `measured.measure`.
-      networks: `FixedContext`, or a class like it, to compare with.
+      programs: by default those of JAX, made of all parameters; with others, `params` may be the gains alone.
+      networks: for those of JAX, `FixedContext`, or a class like it, to compare with.
       coder: `coding.range_coder`, or anything with its Encoder, Decoder and bits.
+      parameters: their number, to tell.
     Raises: OtherArithmetic for a model of another version of the integer arithmetic; UserError for a changed config.
     """
 
-    @runtime.computing()
-    def __init__(self, config: Config, params, model_id: str, data: dict, *, networks=FixedContext, coder=range_coder):
-        measured.check(config.model, data)
-        # uncommitted arrays: those that come from a checkpoint are bound to their device, and compile a second time
-        self.config, self.params, self.model_id = config, jax.device_put(jax.device_get(params)), model_id
-        self.programs = programs(config.model, self.params, data["exponents"], networks)
-        self.coder = coder
-        self._c = config.model
-        self.prior, self.tables = measured.stored_tables(data), measured.slice_tables(self._c, data)
+    def __init__(
+        self,
+        config: Config,
+        params,
+        model_id: str,
+        data: dict,
+        *,
+        programs: Programs | None = None,
+        networks=FixedContext,
+        coder=range_coder,
+        parameters: int | None = None,
+    ):
+        stored.check(config.model, data)
+        if programs is None:
+            from clic_jax.coding import compiled
 
-    @runtime.computing()
+            programs = compiled.programs(config.model, params, data["exponents"], networks)
+        self.config, self.params, self.model_id, self.programs = config, params, model_id, programs
+        self.parameters, self.coder, self._c = parameters, coder, config.model
+        self.prior, self.tables = stored.stored_tables(data), stored.slice_tables(self._c, data)
+
+    @_computing
     def encode(
         self,
         x: np.ndarray,
@@ -117,7 +140,7 @@ class Codec:
             return y_hat
 
         latents = Latents(self.run_schedule(z, quality, code), z, lmbda)
-        z_host, coded = jax.device_get((z, coded))
+        z_host, coded = self.programs.get((z, coded))
         encoder, z_index = self.coder.Encoder(), self._z_index(z_host.shape)
         encoder.encode(z_host.ravel(), z_index, self.prior)
         for i, (q, index) in enumerate(coded):  # two halves a slice
@@ -130,7 +153,7 @@ class Codec:
         z_bytes = round(self.coder.bits(z_host.ravel(), z_index, self.prior) / 8)
         return Coded(encoder.finish(), z_bytes, pqf_bytes, check), latents
 
-    @runtime.computing()
+    @_computing
     def read(self, stream: bytes, filtered: bool, check: int, height: int, width: int, quality: Quality) -> Latents:
         """The latents in what `encode` made; `filtered`: it has coefficients of the filter.
 
@@ -139,7 +162,7 @@ class Codec:
         shape = self._z_shape(height, width)
         decoder = self.coder.Decoder(stream)
         symbols = [decoder.decode(self._z_index(shape), self.prior).reshape(shape)]
-        z = jax.device_put(symbols[0])  # jnp.asarray would compile a program for each shape
+        z = self.programs.put(symbols[0])
 
         def code(k, colour, mean, raw, gain):
             index = np.asarray(self.programs.table_index(raw, gain))
@@ -148,7 +171,7 @@ class Codec:
 
         y_hat = self.run_schedule(z, quality, code)
         if (found := _check(symbols)) != check:
-            raise Desync(check, found, f"jax {jax.__version__}, {jax.default_backend()}")
+            raise Desync(check, found, self.programs.about())
         if filtered:
             maps = self.programs.maps(y_hat)
             q = decoder.decode(np.zeros(maps.shape[3] * maps.shape[4], np.int64), [coefficients.table()])
@@ -161,6 +184,8 @@ class Codec:
         if count and self.config.train.metric != "mse":
             text = f"this model was trained for {self.config.train.metric}: leave the effort at 0"
             raise efforts.EffortError(f"effort {effort} lowers squared error, but {text}")
+        if count and self.programs.searched is None:
+            raise efforts.EffortError(f"effort {effort} needs the runtime jax")
         return count
 
     def tries_filter(self, quality: Quality) -> bool:
@@ -169,14 +194,14 @@ class Codec:
             return self._c.pqf == "joint"
         return self.config.train.metric == "mse" and self._lmbda(quality)[0] < PQF_LMBDA_MAX
 
-    @runtime.computing()
+    @_computing
     def compile_show(self, height: int, width: int, *, tile: int = tiles.DEFAULT):
         """Compiles what `show` runs for that size: as long as all that `read` compiles, so worth a thread beside it."""
         shape = self._z_shape(height, width)
         rows, columns = next(tiles.grid(STRIDE * shape[1], STRIDE * shape[2], tile))
         self.programs.compile_picture(shape, *((s.stop - s.start) // Y_STRIDE for s in (rows, columns)))
 
-    @runtime.computing()
+    @_computing
     def show(self, latents: Latents, height: int, width: int, *, tile: int = tiles.DEFAULT) -> np.ndarray:
         """The picture uint8 [height, width, 3]; `tile` as for `encode`, and free to differ from the encoder's."""
         feature = self.programs.feature(latents.z)
@@ -196,7 +221,7 @@ class Codec:
             x = padded[None, rows.start : rows.stop, columns.start : columns.stop]
             return np.asarray(self.programs.analyse(x, lmbda))[0]
 
-        return jax.device_put(tiles.run(part, *padded.shape[:2], tile, stride=Y_STRIDE)[None])
+        return self.programs.put(tiles.run(part, *padded.shape[:2], tile, stride=Y_STRIDE)[None])
 
     def _searched(self, padded, shape, y, z, lmbda, tile: int, count: int, watch):
         """y after the search, tile by tile; each writes where it weighs more than its neighbours."""
@@ -213,14 +238,14 @@ class Codec:
             own = np.ix_(*(s.weight.reshape(-1, Y_STRIDE).mean(1) >= 0.5 for s in pair))
             y[inside[0]][0][own] = np.asarray(found)[0][own]
         next(steps, None)  # or a progress bar would not know that it is complete
-        return jax.device_put(y)
+        return self.programs.put(y)
 
     def _lmbda(self, quality: Quality):
         return np.full(1, quality.lmbda(self._c.lmbdas), np.float32)
 
     def run_schedule(self, z, quality: Quality, code):
         """The shared schedule: y_hat from z and a function (slice, colour, mean, raw scale, gain) -> y_hat in 1/64."""
-        gains = np.split(measured.index_gain(self._c, self.params, quality), np.cumsum(self._c.groups)[:-1])
+        gains = np.split(stored.index_gain(self._c, self.params, quality), np.cumsum(self._c.groups)[:-1])
 
         def step(k, colour, mean, raw):
             return code(k, colour, mean, raw, gains[k])
@@ -255,7 +280,7 @@ class Codec:
     def _energy(self, lmbda, n):
         """Squared size of one step of each of the first n channels of y_hat in pixels of [0, 1]: [1, n]."""
         log_inverse = np.broadcast_to(self.programs.log_inverse_gain(lmbda), (1, 1, 1, self._c.latent_channels))
-        step = STEP_AT_UNIT_LMBDA**2 / reference_lmbda(self._c)
+        step = STEP_AT_UNIT_LMBDA**2 / self._c.reference_lmbda
         return step * np.exp(2 * log_inverse[0, 0, :, :n])
 
     def _z_shape(self, height, width):

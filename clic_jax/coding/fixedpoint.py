@@ -17,16 +17,13 @@ kernel, files of smooth pictures were up to 3 % longer.
 import functools
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from clic_jax.coding.tables import half_normal
 from clic_jax.config import ModelConfig
+from clic_jax.model.arrange import depth_to_space
 from clic_jax.model.checkerboard import TAPS, merge, split
-from clic_jax.model.context import seen_slices
-from clic_jax.model.layers import depth_to_space
+from clic_jax.model.schedule import seen_slices
 from clic_jax.scales import LOG_MIN, LOG_STEP, SCALE_TABLE
 
 # Version of all that is computed here and in `tables`: what an integer comes out as, on any input. A change of it, even
@@ -47,10 +44,10 @@ class Layer(NamedTuple):
     """One integer convolution. Output unit: 2^-unit, after the shift."""
 
     kernel: np.ndarray  # int8 [k, k, in, out] or [in, out]
-    bias: jax.Array  # int32 [out], in units of the sum
-    shift: jax.Array  # int32 [out], right (left where negative) shift from the sum to the output unit
+    bias: np.ndarray  # int32 [out], in units of the sum
+    shift: np.ndarray  # int32 [out], right (left where negative) shift from the sum to the output unit
     fine: np.ndarray  # int8, as kernel: what rounding left of it
-    drop: jax.Array  # int32 [out], right shift from fine's sum to kernel's
+    drop: np.ndarray  # int32 [out], right shift from fine's sum to kernel's
 
 
 def integer_layer(kernel, bias, step_in, unit) -> Layer:
@@ -89,48 +86,51 @@ def convolve(layer: Layer, x):
 
     Inputs beyond +-LIMIT saturate.
     """
-    x = jnp.clip(x, -LIMIT, LIMIT)
-    high = (x + (1 << SPLIT - 1)) >> SPLIT
-    low = x - (high << SPLIT)
+    xp = x.__array_namespace__()
+    x = xp.clip(x, -LIMIT, LIMIT)
     both = np.concatenate([layer.kernel, layer.fine], -1)  # one product, as each costs compilation and memory traffic
-    total = (_sum(both, high.astype(jnp.int8)) << SPLIT) + _sum(both, low.astype(jnp.int8))
-    total, fine = jnp.split(total, 2, -1)
+    if xp is np:
+        total = exact_sum(both, x)
+    else:
+        from clic_jax.coding import xla_products
+
+        total = xla_products.split_sum(both, x)
+    total, fine = xp.split(total, 2, -1)
     return shift_right(total + layer.bias + shift_right(fine, layer.drop), layer.shift)
 
 
-def _sum(kernel, x):
-    """The int32 convolution of int8 x with an int8 kernel, a NumPy array."""
-    if kernel.ndim == 2:
-        return _product(x, kernel)
-    one, taps = functools.partial(_convolution, kernel), functools.partial(_sum_of_taps, kernel)
-    return lax.platform_dependent(x, cuda=taps, rocm=taps, default=one)  # GPUs have no integer convolutions in XLA
+def exact_sum(kernel, x):
+    """The int32 convolution of x in +-LIMIT with an int8 kernel, by products of floats that are exact in any order.
+
+    BLAS has no integer products, and int8 kernels of some libraries saturate on processors without VNNI. Integers are
+    exact in float64 below 2^53; in float32, which is twice as quick, below 2^24, as sums mostly are.
+    """
+    (b, h, w, _), out = x.shape, kernel.shape[-1]
+    if kernel.ndim == 4:
+        k, taps = len(kernel), alive_taps(kernel)
+        wide = np.pad(x, ((0, 0), (k // 2,) * 2, (k // 2,) * 2, (0, 0)))
+        x = np.concatenate([wide[:, i : i + h, j : j + w] for i, j in taps], -1)
+        kernel = np.concatenate([kernel[tap] for tap in taps])
+    x, kernel = x.reshape(b * h * w, -1), kernel.astype(np.float32)
+    largest = float(np.abs(kernel).sum(0).max()) * int(max(x.max(initial=0), -x.min(initial=0)))
+    exact = np.float32 if largest < 2**24 else np.float64
+    return (x.astype(exact) @ kernel.astype(exact)).astype(np.int32).reshape(b, h, w, out)
 
 
-def _convolution(kernel, x):
-    pad = ((kernel.shape[0] // 2,) * 2,) * 2
-    dims = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, kernel, (1, 1), pad, dimension_numbers=dims, preferred_element_type=jnp.int32)
-
-
-def _sum_of_taps(kernel, x):
-    """The same as a product for each tap of the kernel that is not all zeros."""
-    k, (h, w) = kernel.shape[0], x.shape[1:3]
-    x = jnp.pad(x, ((0, 0), (k // 2,) * 2, (k // 2,) * 2, (0, 0)))
-    alive = [(i, j) for i in range(k) for j in range(k) if np.any(kernel[i, j])] or [(0, 0)]
-    return sum(_product(x[:, i : i + h, j : j + w], kernel[i, j]) for i, j in alive)
-
-
-def _product(x, matrix):
-    return lax.dot_general(x, matrix, (((3,), (0,)), ((), ())), preferred_element_type=jnp.int32)
+def alive_taps(kernel) -> list[tuple[int, int]]:
+    """Those taps (row, column) of a kernel [k, k, in, out] that are not all zeros, or the first."""
+    k = len(kernel)
+    return [(i, j) for i in range(k) for j in range(k) if np.any(kernel[i, j])] or [(0, 0)]
 
 
 def shift_right(x, amount):
     """round(x / 2^amount), halves up, for int32; a negative amount shifts left."""
-    right = jnp.maximum(amount, 0)
-    half = jnp.where(right > 0, 1 << jnp.maximum(right - 1, 0), 0)
-    return ((x + half) >> right) << jnp.maximum(-amount, 0)
+    right = np.maximum(np.int32(amount), 0)
+    half = np.where(right > 0, 1 << np.maximum(right - 1, 0), 0).astype(np.int32)
+    return ((x + half) >> right) << np.maximum(-np.int32(amount), 0)
 
 
+@functools.cache
 def activation_table(name: str, exponent: int) -> np.ndarray:
     """int16 [2 * LIMIT + 1]: the activation of (i - LIMIT) * 2^-exponent, in the same unit, halves to even."""
     x = np.ldexp(np.arange(-float(LIMIT), LIMIT + 1), -exponent)
@@ -155,7 +155,8 @@ def run(stack: Stack, x, subpixel=()):
         if i in subpixel:
             x = depth_to_space(x)
         if i < len(stack.tables):
-            x = jnp.asarray(stack.tables[i])[jnp.clip(x, -LIMIT, LIMIT) + LIMIT].astype(jnp.int32)
+            xp = x.__array_namespace__()
+            x = xp.asarray(stack.tables[i])[xp.clip(x, -LIMIT, LIMIT) + LIMIT].astype(xp.int32)
     return x
 
 
@@ -187,7 +188,7 @@ def integer_stack(tree, act: str, step_in, exponents, last_unit, *, scale=1.0, c
 
 
 class FixedContext:
-    """The hyper decoder's mean and scale features and the context model in integers, for `context.code_slices`.
+    """The hyper decoder's mean and scale features and the context model in integers, for `schedule.code_slices`.
 
     Built from float parameters and `exponents` (from `calibration.calibrate`). Has the three methods of `ContextModel`.
     All arrays are int32: y_hat in 1/64, features in their exponent; `distribution` gives (mean in 1/64, log scale in
@@ -198,7 +199,6 @@ class FixedContext:
         c, act, e = config, config.activation, exponents
         self.config = config
         eighth = 2.0**-SEEN_BITS
-        self.subpixel = tuple(i for i, (_, stride) in enumerate(c.hyper_decoder_layers) if stride == 2)
         hyper = hyper_decoders(c, params)
         self.hyper = [integer_stack(t, act, 1.0, e[name][:-1], int(e[name][-1])) for name, t in hyper.items()]
         width = 2 * c.hyper_channels // len(hyper)
@@ -224,31 +224,39 @@ class FixedContext:
                 )
             )
 
+    @property
+    def subpixel(self) -> tuple[int, ...]:
+        """The layers of the hyper decoders that end in depth to space."""
+        return tuple(i for i, (_, stride) in enumerate(self.config.hyper_decoder_layers) if stride == 2)
+
     def features(self, z_hat):
         """z_hat [B, h/4, w/4, N] -> [B, h, w, 2C]."""
-        return jnp.concatenate([run(stack, z_hat, self.subpixel) for stack in self.hyper], -1)
+        xp = z_hat.__array_namespace__()
+        return xp.concatenate([run(stack, z_hat, self.subpixel) for stack in self.hyper], -1)
 
     def support(self, k: int, decoded: list, features):
         """As `ContextModel.support`."""
         if k == 0:
             return features
-        seen = _seen(jnp.concatenate(seen_slices(self.config, decoded), -1))
-        return jnp.concatenate([run(self.channel[k - 1], seen), features], -1)
+        xp = features.__array_namespace__()
+        seen = _seen(xp.concatenate(seen_slices(self.config, decoded), -1))
+        return xp.concatenate([run(self.channel[k - 1], seen), features], -1)
 
     def neighbours(self, k: int, anchors):
         """As `ContextModel.neighbours`."""
-        return split(run(self.spatial[k], _seen(merge(anchors, jnp.zeros_like(anchors)))))[1]
+        return split(run(self.spatial[k], _seen(merge(anchors, 0 * anchors))))[1]
 
     def distribution(self, k: int, neighbours, support):
         """As `ContextModel.distribution`: (mean in 1/64, log scale in 1/256 table steps from SCALE_MIN = 0)."""
+        xp = support.__array_namespace__()
         if neighbours is None:
             width = int(self.config.spatial_ratios[-1] * self.config.groups[k])
-            neighbours = jnp.zeros((*support.shape[:-1], width), jnp.int32)
-        out = run(self.parameters[k], jnp.concatenate([neighbours, support], -1))
-        mean, scale = jnp.split(out, 2, axis=-1)
+            neighbours = xp.zeros((*support.shape[:-1], width), xp.int32)
+        out = run(self.parameters[k], xp.concatenate([neighbours, support], -1))
+        mean, scale = xp.split(out, 2, axis=-1)
         if self.config.log_scale:
             return mean, scale - round(LOG_MIN / LOG_STEP * 2**INDEX_BITS)
-        return mean, jnp.searchsorted(_scale_limits(), scale, side="right").astype(jnp.int32) << INDEX_BITS
+        return mean, xp.searchsorted(_scale_limits(), scale, side="right").astype(xp.int32) << INDEX_BITS
 
 
 def _seen(y_hat):
@@ -276,4 +284,5 @@ def _scale_limits() -> np.ndarray:
 
 def scale_index(raw, gain):
     """Index of the scale table, int32 0..63, from `distribution`'s log scale and a channel's gain in the same unit."""
-    return jnp.clip((raw + gain + (1 << INDEX_BITS - 1)) >> INDEX_BITS, 0, len(SCALE_TABLE) - 1)
+    index = (raw + gain + (1 << INDEX_BITS - 1)) >> INDEX_BITS
+    return index.__array_namespace__().clip(index, 0, len(SCALE_TABLE) - 1)

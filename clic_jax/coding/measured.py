@@ -1,4 +1,4 @@
-"""What a published model needs to write files besides its parameters, and the integer functions of one quality.
+"""What a published model needs to write files besides its parameters; `stored` makes tables and gains of it.
 
 `measure` looks at photographs once, when a model is published: exponents for the integer networks, frequencies for z,
 and counts of the symbols of y. All are integers, stored and hashed with the model, so that every machine codes with the
@@ -6,28 +6,23 @@ same ones.
 """
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from clic_jax.coding import calibration, fixedpoint
-from clic_jax.coding.tables import Table, measured_tables, pmf_table, y_tables
+from clic_jax.coding.tables import Table, pmf_table
 from clic_jax.config import ModelConfig
 from clic_jax.errors import UserError
 from clic_jax.model.checkerboard import split
-from clic_jax.model.clic import CLIC, init_params, slices
+from clic_jax.model.clic import CLIC, init_params
 from clic_jax.model.entropy import FactorizedPrior, logit_likelihood
-from clic_jax.quality import Quality
+from clic_jax.model.schedule import slices
 from clic_jax.scales import LOG_MIN, LOG_STEP, SCALE_LEVELS, SCALE_MIN
 
 COUNTED = 256  # larger symbols of y keep the frequencies of their density
 Z_TAIL = 1e-7  # of a channel of z is left to the escape symbol on each side
-
-
-class OtherArithmetic(UserError):
-    """A model whose integers other versions of clic_jax compute, and this one does not."""
 
 
 def measure(config: ModelConfig, params, crops) -> dict:
@@ -99,47 +94,6 @@ def prior_tables(prior) -> list[Table]:
     return tables
 
 
-def check(config: ModelConfig, data: dict) -> None:
-    """Whether `measure`'s coding data are for this arithmetic and this config, which the model id rests on.
-
-    Raises: OtherArithmetic; UserError naming a setting of the model that was changed since.
-    """
-    version = data.get("arithmetic", 1)  # the first models said neither this nor their config
-    if version != fixedpoint.ARITHMETIC:
-        raise OtherArithmetic(
-            f"the model codes in arithmetic {version!r:.20}, this clic_jax in arithmetic {fixedpoint.ARITHMETIC}: "
-            f"{'upgrade clic_jax' if version > fixedpoint.ARITHMETIC else 'publish the model anew'}"
-        )
-    for name, value in data.get("model", {}).items():
-        if json.dumps(getattr(config, name)) != json.dumps(value):
-            raise UserError(
-                f"the model was published with model.{name} = {value!r:.200}: its config.json was changed since"
-            )
-
-
 def parameters(config: ModelConfig) -> dict:
     """The tree of `jax.ShapeDtypeStruct`s of a model's parameters; takes no memory, whatever the config says."""
     return jax.eval_shape(lambda: init_params(config))
-
-
-def stored_tables(data: dict) -> list[Table]:
-    """The z tables of `measure`'s coding data."""
-    return [Table(entry["first"], np.asarray(entry["freq"])) for entry in data["prior"]]
-
-
-def slice_tables(config: ModelConfig, data: dict) -> list[tuple[Table, ...]]:
-    """The tables of each slice of y: of the model's density, corrected by the counts in `measure`'s coding data."""
-    assumed = y_tables(config.density)
-    counts = data.get("counts")  # models published before there were any have none
-    return [measured_tables(assumed, part) for part in counts] if counts else [assumed] * len(config.groups)
-
-
-def index_gain(config: ModelConfig, params, quality: Quality) -> np.ndarray:
-    """int32 [M]: the gain's share of the log scale, in 1/256 of a table step; additions and products only, so exact."""
-    if not (config.variable_rate and config.log_scale):
-        return np.zeros(config.latent_channels, np.int32)
-    rows = np.asarray(params["log_gain"], np.float64)
-    place = quality.place(len(rows))
-    left = min(int(place), len(rows) - 2)
-    gain = rows[left] + (place - left) * (rows[left + 1] - rows[left])
-    return np.floor(gain / LOG_STEP * 2**fixedpoint.INDEX_BITS + 0.5).astype(np.int32)

@@ -20,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from clic_jax.model.checkerboard import split
-from clic_jax.model.clic import CLIC, slices
-from clic_jax.model.context import code_slices, gaussian_scale
+from clic_jax.model.clic import CLIC
+from clic_jax.model.context import gaussian_scale
 from clic_jax.model.entropy import bits, logit_likelihood, nearest_or_cheaper, y_bits
+from clic_jax.model.schedule import code_slices, slices
 
 # Bits that one squared step of error is worth, in all channels and at all rates of a trained model: 6 / ln 2 = 8.7 by
 # the theory of fine steps, 11 to 12 as measured with clic-compact.

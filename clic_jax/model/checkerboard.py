@@ -8,10 +8,10 @@ Anchors and non-anchors are handled as packed maps of half the width, so that 1x
 
     A0 n0 A1 n1                A0 A1       n0 n1
     n2 A2 n3 A3    split ->    A2 A3   and n2 n3      merge is the inverse
+
+Arrays are of NumPy or of JAX, as everywhere where a function asks them for `__array_namespace__`.
 """
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 # Taps of the 5x5 masked convolution that link the two colours: odd distance from the centre.
@@ -25,18 +25,17 @@ def anchor_mask(h: int, w: int) -> np.ndarray:
 
 def split(x):
     """[B, H, W, C] -> (anchors, non-anchors), each [B, H, W / 2, C]. H and W must be even."""
-    b, h, w, c = x.shape
+    xp, (b, h, w, c) = x.__array_namespace__(), x.shape
     x = x.reshape(b, h // 2, 2, w // 2, 2, c)
-    anchors = jnp.stack([x[:, :, 0, :, 0], x[:, :, 1, :, 1]], axis=2)
-    others = jnp.stack([x[:, :, 0, :, 1], x[:, :, 1, :, 0]], axis=2)
+    anchors = xp.stack([x[:, :, 0, :, 0], x[:, :, 1, :, 1]], axis=2)
+    others = xp.stack([x[:, :, 0, :, 1], x[:, :, 1, :, 0]], axis=2)
     return anchors.reshape(b, h, w // 2, c), others.reshape(b, h, w // 2, c)
 
 
-@jax.jit  # one program where a codec calls it between two steps; inlined where it is part of a larger one
 def merge(anchors, others):
     """The inverse of `split`: two [B, H, W / 2, C] -> [B, H, W, C]."""
-    b, h, half, c = anchors.shape
+    xp, (b, h, half, c) = anchors.__array_namespace__(), anchors.shape
     a, n = (x.reshape(b, h // 2, 2, half, c) for x in (anchors, others))
-    even = jnp.stack([a[:, :, 0], n[:, :, 0]], axis=3)  # [B, H/2, W/2, 2, C]
-    odd = jnp.stack([n[:, :, 1], a[:, :, 1]], axis=3)
-    return jnp.stack([even, odd], axis=2).reshape(b, h, 2 * half, c)
+    even = xp.stack([a[:, :, 0], n[:, :, 0]], axis=3)  # [B, H/2, W/2, 2, C]
+    odd = xp.stack([n[:, :, 1], a[:, :, 1]], axis=3)
+    return xp.stack([even, odd], axis=2).reshape(b, h, 2 * half, c)

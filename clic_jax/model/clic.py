@@ -20,12 +20,11 @@ from jax import lax
 from clic_jax.config import ModelConfig
 from clic_jax.model import pqf
 from clic_jax.model.checkerboard import split
-from clic_jax.model.context import ContextModel, code_slices, gaussian_scale
+from clic_jax.model.context import ContextModel, gaussian_scale
 from clic_jax.model.entropy import FactorizedPrior, bits, logit_likelihood, nearest_or_cheaper, noisy_bits, y_bits
 from clic_jax.model.quantize import uniform_noise
+from clic_jax.model.schedule import code_slices, slices
 from clic_jax.model.transforms import Analysis, HyperAnalysis, HyperSynthesis, Synthesis
-
-STEP_AT_UNIT_LMBDA = 0.02  # in an orthonormal transform of [0, 1] pixels, dR = -dD gives a step of 0.02 / sqrt(lmbda)
 
 
 class Output(NamedTuple):
@@ -62,7 +61,7 @@ class CLIC(nn.Module):
         self.context = ContextModel(c)
         self.basis = [pqf.Basis(c, g) for g in c.groups[: c.pqf_slices]] if c.pqf != "none" else []
         if c.variable_rate:
-            start = 0.5 * np.log(np.asarray(c.lmbdas) / reference_lmbda(c))[:, None]
+            start = 0.5 * np.log(np.asarray(c.lmbdas) / c.reference_lmbda)[:, None]
             shape = (len(c.lmbdas), c.latent_channels)
             self.log_gain = self.param("log_gain", functools.partial(_filled, jnp.float32(start)), shape)
             inverse = functools.partial(_filled, jnp.float32(-start))
@@ -194,16 +193,6 @@ class CLIC(nn.Module):
 def _filled(value, key, shape):
     """An initialiser: `value` broadcast to `shape`."""
     return jnp.broadcast_to(value, shape)
-
-
-def slices(y, groups):
-    """y [..., M] cut into its coding slices, [..., g] each."""
-    return jnp.split(y, np.cumsum(groups)[:-1].tolist(), axis=-1)
-
-
-def reference_lmbda(config: ModelConfig) -> float:
-    """The lmbda at which the gains start at 1: the geometric middle of the range."""
-    return float(np.sqrt(config.lmbdas[0] * config.lmbdas[-1]))
 
 
 def init_params(config: ModelConfig, seed: int = 0):

@@ -9,9 +9,7 @@ from flax import linen as nn
 from jax import lax
 
 from clic_jax.model.quantize import lower_bound, round_ste
-from clic_jax.scales import SCALE_MIN
-
-LIKELIHOOD_MIN = 1e-9  # the floor below which a symbol costs 29.9 bits instead of infinitely many
+from clic_jax.scales import LIKELIHOOD_MIN, SCALE_MIN
 
 
 def bits(likelihood):

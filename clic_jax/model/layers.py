@@ -8,10 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax import lax
 
+from clic_jax.model.arrange import depth_to_space
 from clic_jax.model.checkerboard import TAPS
 
 
@@ -149,16 +149,6 @@ class TokenMLP(nn.Module):
         return Dense(x.shape[-1], scale=0.02, dtype=self.dtype, name="fc2")(activation(self.act)(hidden))
 
 
-def depth_to_space(x, block: int = 2):
-    """[B, H, W, C * block^2] -> [B, H * block, W * block, C].
-
-    Input channel (c * block + i) * block + j is pixel (i, j).
-    """
-    b, h, w, c = x.shape
-    x = x.reshape(b, h, w, c // block**2, block, block)
-    return x.transpose(0, 1, 4, 2, 5, 3).reshape(b, h * block, w * block, c // block**2)
-
-
 class PatchMerge(nn.Module):
     """Halves the resolution: per-pixel MLP, 2x2 pixels joined, norm, 1x1 to `features` (the reference's MergingProj).
 
@@ -229,12 +219,3 @@ def sow_range(module: nn.Module, i: int, x) -> None:
     if module.is_mutable_collection("intermediates"):  # otherwise the program should be the same as without
         largest = jnp.abs(x).max(tuple(range(x.ndim - 1)))
         module.sow("intermediates", f"range{i}", largest, reduce_fn=jnp.maximum, init_fn=lambda: jnp.float32(0))
-
-
-def positions(h: int, w: int) -> np.ndarray:
-    """Coordinates [H, W, 2], row and column, each from -0.5 to 0.5 over the image (the paper's positional map)."""
-
-    def line(n):
-        return np.arange(n, dtype=np.float32) / max(n - 1, 1) - 0.5
-
-    return np.stack(np.meshgrid(line(h), line(w), indexing="ij"), axis=-1).astype(np.float32)

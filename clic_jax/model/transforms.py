@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from clic_jax.config import ModelConfig
 from clic_jax.model import remat
+from clic_jax.model.arrange import depth_to_space, positions
 from clic_jax.model.attention import ChannelGate, SpatialGate
 from clic_jax.model.checkerboard import anchor_mask
 from clic_jax.model.clustering import ClusterMixer
@@ -18,9 +19,7 @@ from clic_jax.model.layers import (
     PatchSplit,
     TokenMLP,
     activation,
-    depth_to_space,
     in_type,
-    positions,
     sow_range,
 )
 
@@ -55,7 +54,8 @@ class CheckerboardBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        mask = anchor_mask(*x.shape[1:3])[..., None].astype(x.dtype)
+        h, w = x.shape[1:3]
+        mask = jnp.tile(anchor_mask(2, 2)[..., None].astype(x.dtype), (h // 2, w // 2, 1))
         total = 0
         for name, kept in (("anchor", mask), ("non_anchor", 1 - mask)):
             branch = ClusterBlock(self.config, self.heads, self.dtype, name=name)
@@ -106,10 +106,10 @@ class Analysis(nn.Module):
     remat: bool = False  # of the blocks, see Stage
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, where=None):
         c = self.config
-        where = jnp.broadcast_to(positions(*x.shape[1:3]), (*x.shape[:3], 2)).astype(x.dtype)
-        x = jnp.concatenate([x, where], axis=-1)
+        where = positions(*x.shape[1:3]) if where is None else where  # given, where the size is not known yet
+        x = jnp.concatenate([x, jnp.broadcast_to(where, (*x.shape[:3], 2)).astype(x.dtype)], axis=-1)
         x = PatchStem(c.widths[0], c.stem_kernel, c.stem_stride, self.dtype, name="stem")(x)
         for i, width in enumerate(c.widths):
             if i:

@@ -7,8 +7,7 @@ what is left. Needs `linear_path` (patch merges without MLP and norm) and a stem
 import jax
 import numpy as np
 
-from clic_jax.config import ConfigError, ModelConfig
-from clic_jax.model.clic import STEP_AT_UNIT_LMBDA, reference_lmbda
+from clic_jax.config import STEP_AT_UNIT_LMBDA, ConfigError, ModelConfig
 
 RESIDUAL_GAIN = 0.1  # the residual branches start at a tenth of their usual size
 # lmbda of 1 - MS-SSIM over that of 255^2 * MSE at the same rate: 1,333 to 1,253 in the lists that papers train with
@@ -37,7 +36,7 @@ def transform_codec(params, config: ModelConfig, crops, metric: str = "mse"):
     for name in ("g_a", "g_s"):
         params[name] = _damp(params[name])
     g_a, g_s = params["g_a"], params["g_s"]
-    step = STEP_AT_UNIT_LMBDA / np.sqrt(reference_lmbda(c) / (MS_SSIM_LMBDA if metric == "ms-ssim" else 1))
+    step = STEP_AT_UNIT_LMBDA / np.sqrt(c.reference_lmbda / (MS_SSIM_LMBDA if metric == "ms-ssim" else 1))
     s, x = c.stem_stride, crops.astype(np.float64) / 255 - 0.5
 
     patches = _blocks(x, s)

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 import clic_jax
-from clic_jax import api, runtime
+from clic_jax import api, memory
 from clic_jax.coding import codec, range_coder
 from clic_jax.coding.range_coder import Decoder, Encoder
 from clic_jax.config import Config
@@ -52,7 +52,7 @@ def measure(config: Config, model: str, x: np.ndarray, sizes: list[int], most: i
 
     Args: model: published name or folder. x: uint8 [H, W, 3]. sizes: sides of square images to run as well.
     """
-    runtime.keep_memory()
+    memory.keep_memory()
     peak = device.matmul_peak()
     result = {"preset": config.name, "device": device.name(), "size": list(x.shape[:2])}
     result["matmul_peak_macs_per_second"] = peak

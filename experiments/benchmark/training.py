@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from clic_jax import runtime
+from clic_jax import memory, runtime
 from clic_jax.checkpoints import installed, published
 from clic_jax.config import Config
 from clic_jax.model.clic import init_params
@@ -83,7 +83,7 @@ def running(config: Config, crops: np.ndarray, dtype: str, compiled: dict, most:
 def _set_up(config: Config, crops: np.ndarray, dtype: str):
     """(the config for these crops, one device, the state's shapes, the crops on that device)."""
     runtime.use_cache()
-    runtime.keep_memory()
+    memory.keep_memory()
     changes = dict(batch=crops.shape[0], crop=crops.shape[1], dtype=dtype, steps_per_call=1)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
     mesh = steps.make_mesh(jax.devices()[:1])

@@ -31,13 +31,13 @@ def ours(model: str, x: np.ndarray, crops: np.ndarray) -> dict:
     import jax
     import jax.numpy as jnp
 
-    from clic_jax import api, runtime
+    from clic_jax import api, memory, runtime
     from clic_jax.checkpoints import published
     from clic_jax.model.clic import CLIC
     from clic_jax.training import steps
 
     runtime.use_cache()
-    runtime.keep_memory()
+    memory.keep_memory()
     config, params, _ = published.load_published(model)
     floats, file = jnp.asarray(crops, jnp.float32) / 255, b""
 

@@ -3,6 +3,7 @@
     python -m experiments.portability --out experiments/results/portability.json
     python -m experiments.portability --python OLD/bin/python --python NEW/bin/python --out ...    other versions of jax
     python -m experiments.portability --platform cuda --out ...                                    and an accelerator
+    python -m experiments.portability --settings default onnxruntime --out ...                     and without JAX
 
 Each setting is a process of its own. A file passes where z_hat and y_hat are the writer's to the last bit; of the
 pictures, which are float32 until they are rounded, the largest difference in grey levels is counted. As a control, the
@@ -42,17 +43,22 @@ SETTINGS = {  # environment variables, and of what else differs: processors to r
     "other kernels": {"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"},
 }
 
+ONNX = {  # of the runtime without JAX: chosen by name, for models that are exported
+    "onnxruntime": {"runtime": "onnx"},
+    "onnxruntime, one thread": {"runtime": "onnx", "processors": 1},
+}
+
 
 def matrix_settings(names, pythons=(), platforms=()) -> dict[str, dict]:
     """The chosen settings by name, those of other interpreters ("jax 0.10.0", ...) and of other platforms behind them.
 
     Raises: UserError for an interpreter that does not run, or has no jax.
     """
-    chosen = {name: SETTINGS[name] for name in names}
+    chosen = {name: (SETTINGS | ONNX)[name] for name in names}
     chosen |= {f"jax {jax_version(python)}": {"python": python} for python in pythons}
     chosen |= {platform: {"JAX_PLATFORMS": platform} for platform in platforms}
     if not hasattr(os, "sched_setaffinity"):  # only Linux can be told
-        chosen.pop("one thread", None)
+        chosen = {name: setting for name, setting in chosen.items() if "processors" not in setting}
     return chosen
 
 
@@ -105,7 +111,7 @@ def run_matrix(folder: Path, settings: dict, model: str, photographs: dict, qual
 def float_noise(folder: Path, first: str, name: str) -> dict[str, float]:
     """Largest difference of each float result of a setting from the first setting's, for the same input."""
     ours, theirs = (np.load(folder / f"{setting}.floats.npz") for setting in (name, first))
-    return {key: float(f"{np.abs(ours[key] - theirs[key]).max():.3g}") for key in theirs}
+    return {key: float(f"{np.abs(ours[key] - theirs[key]).max():.3g}") for key in theirs if key in ours}
 
 
 def summary(rows: list[dict], kind: str) -> dict:
@@ -157,7 +163,9 @@ def main(argv=None) -> int:
     parser.add_argument("--data", default="sample", help="photographs, as for training: sample, folder:PATH, ...")
     parser.add_argument("--crop", type=int, nargs=2, default=(384, 512), metavar=("H", "W"), help="of their middles")
     parser.add_argument("--qualities", type=float, nargs="+", default=(20, 40, 60, 80, 100), help="1 to 100")
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="by default all")
+    parser.add_argument(
+        "--settings", nargs="+", choices=[*SETTINGS, *ONNX], default=list(SETTINGS), help="by default all of JAX"
+    )
     parser.add_argument("--python", action="append", default=[], help="an interpreter with another jax; repeatable")
     parser.add_argument("--platform", action="append", default=[], help="cuda or tpu: run there, too; repeatable")
     args = parser.parse_args(argv)

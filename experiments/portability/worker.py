@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clic_jax import runtime
+from clic_jax import memory
 from clic_jax.checkpoints import published
 from clic_jax.coding import codec, fixedpoint
 from clic_jax.coding.range_coder import StreamError
 from clic_jax.files import container, images
+from clic_jax.light import programs
 from clic_jax.model.clic import CLIC
 from clic_jax.model.context import ContextModel
 from clic_jax.quality import Quality
@@ -87,8 +88,15 @@ class Recorded(codec.Codec):
         return y_hat
 
 
-def open_codecs(model: str, batch: int) -> dict[str, Recorded]:
-    """The published model as a codec of either kind, its networks computing `batch` pictures (1 or 4) at a time."""
+def open_codecs(model: str, setting: dict) -> dict[str, Recorded]:
+    """The published model as a codec of either kind, its networks computing 1 or 4 pictures at a time ("batch").
+
+    The runtime "onnx" has the integer kind alone.
+    """
+    batch = setting.get("batch", 1)
+    if setting.get("runtime") == "onnx":
+        light, data = programs.load(model), published.load_coding(model)
+        return {"integer": Recorded(light.config, light.params, light.model_id, data, programs=light.programs)}
     arguments, found = (*published.load_published(model), published.load_coding(model)), {}
     for kind, networks in (("integer", fixedpoint.FixedContext), ("float", FloatContext)):
         found[kind] = Recorded(*arguments, networks=in_fours(networks) if batch == 4 else networks)
@@ -115,8 +123,13 @@ def float_outputs(coder: codec.Codec, x: np.ndarray, batch: int) -> dict[str, np
 
 def write(folder: Path, name: str, job: dict, coders: dict, photographs: dict) -> dict:
     """Codes each photograph at each quality in each kind; returns what is known of the files and of the setting."""
-    batch = job["settings"][name].get("batch", 1)
-    np.savez(folder / f"{name}.floats.npz", **float_outputs(coders["float"], next(iter(photographs.values())), batch))
+    x = next(iter(photographs.values()))
+    if "float" in coders:
+        floats = float_outputs(coders["float"], x, job["settings"][name].get("batch", 1))
+    else:
+        config, padded = coders["integer"].config.model, images.pad_to_multiple(x, codec.STRIDE)[None]
+        floats = {"y": coders["integer"].programs.analyse(padded, np.full(1, config.lmbdas[0], np.float32))}
+    np.savez(folder / f"{name}.floats.npz", **floats)
     files = []
     for kind, coder in coders.items():
         for title, x in photographs.items():
@@ -145,6 +158,8 @@ def read(folder: Path, job: dict, coders: dict) -> list[dict]:
     rows, known = [], {}
     for writer in job["settings"]:
         for file in json.loads((folder / f"{writer}.write.json").read_text())["files"]:
+            if file["kind"] not in coders:
+                continue
             data = (folder / f"{file['path']}.clic").read_bytes()
             key = (file["kind"], data)
             if key not in known:
@@ -173,9 +188,9 @@ def decode(coder: Recorded, data: bytes):
 def main() -> int:
     """Runs the command line."""
     folder, name, task = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    runtime.keep_memory()
+    memory.keep_memory()
     job = json.loads((folder / "job.json").read_text())
-    coders = open_codecs(job["model"], job["settings"][name].get("batch", 1))
+    coders = open_codecs(job["model"], job["settings"][name])
     if task == "write":
         result = write(folder, name, job, coders, dict(np.load(folder / "photographs.npz")))
     else:

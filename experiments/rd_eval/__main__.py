@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from clic_jax import runtime
+from clic_jax import memory, runtime
 from clic_jax.checkpoints import installed
 from clic_jax.coding import equal_quality
 from clic_jax.errors import UserError
@@ -201,7 +201,7 @@ def main(argv=None) -> int:
     models, names = chosen(args)
     points.check_metrics(args.metric)
     runtime.use_cache()
-    runtime.keep_memory()
+    memory.keep_memory()
     found, failed = subjects(models, names, args)
     if not found:
         return 2

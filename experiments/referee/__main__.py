@@ -32,7 +32,7 @@ import numpy as np
 from clic_jax import runtime
 from clic_jax.checkpoints import published
 from clic_jax.checkpoints.installed import DEFAULT_MODEL
-from clic_jax.coding import codec, measured, range_coder, tables
+from clic_jax.coding import codec, range_coder, stored, tables
 from clic_jax.errors import UserError
 from clic_jax.files import atomic
 from clic_jax.model import entropy
@@ -165,7 +165,7 @@ def main(argv=None) -> int:
         raise UserError(f"{args.python} is not there: `make referee` makes the referee's environment (Python 3.11)")
     runtime.use_cache()
     ready = codec.Codec(*published.load_published(args.model), data := published.load_coding(args.model))
-    prior, params = measured.stored_tables(data), ready.params["prior"]
+    prior, params = stored.stored_tables(data), ready.params["prior"]
     cases = {
         f"{Path(name).stem}, quality {quality}": coded_symbols(ready, middle(x, *args.crop), quality)
         for name, x in whole_images(args.data)
@@ -173,7 +173,7 @@ def main(argv=None) -> int:
     }
     cases["synthetic"] = synthetic_symbols(prior, len(next(iter(cases.values()))["z"]))
     theirs = ask(args.python, list(cases.values()), params)
-    own = measured.slice_tables(ready.config.model, data)
+    own = stored.slice_tables(ready.config.model, data)
     found = verdict(list(cases), [our_answer(case, params, prior, own) for case in cases.values()], theirs)
     ours = {"jax": jax.__version__, "numpy": np.__version__, "constriction": version("constriction")}
     about = {

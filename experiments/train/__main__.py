@@ -26,7 +26,7 @@ from pathlib import Path
 
 import jax
 
-from clic_jax import config, metrics, runtime, settings
+from clic_jax import config, memory, metrics, runtime, settings
 from clic_jax.checkpoints import arrays, published, states
 from clic_jax.cli import error_text
 from clic_jax.errors import UserError
@@ -129,7 +129,7 @@ def main(argv=None) -> int:
     if args.distributed is not None:
         processes.join(args.distributed)
     runtime.use_cache()
-    runtime.keep_memory()
+    memory.keep_memory()
     with runtime.usual_settings():
         return train(args, begin)
 

@@ -192,16 +192,16 @@ ATTACKS = {
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 def test_refused_in_one_line_before_the_work(folder, attack, monkeypatch):
     monkeypatch.setattr(limits, "MAX_FILES", 50)
-    api._open.__wrapped__(str(folder))
+    api._open.__wrapped__(str(folder), "jax")
     attack(folder)
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         with pytest.raises(UserError, match=ATTACKS[attack]) as caught:
-            api._open.__wrapped__(str(folder))
+            api._open.__wrapped__(str(folder), "jax")
     except AssertionError:
         forge(folder)  # what only the model id gave away
         with pytest.raises(UserError, match=ATTACKS[attack]) as caught:
-            api._open.__wrapped__(str(folder))
+            api._open.__wrapped__(str(folder), "jax")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
     assert time.monotonic() - start < 60  # 0.1 s on an idle machine
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**19  # KiB
@@ -210,7 +210,7 @@ def test_refused_in_one_line_before_the_work(folder, attack, monkeypatch):
 def forge(folder):
     """Gives a changed folder the model id that it now has."""
     with pytest.raises(CheckpointError, match="has the id") as caught:
-        api._open.__wrapped__(str(folder))
+        api._open.__wrapped__(str(folder), "jax")
     identity = str(caught.value).split("has the id ")[1][:8]
     (folder / "checkpoint.json").write_text(json.dumps({"format": 1, "model_id": identity}))
 
@@ -232,13 +232,13 @@ def test_a_database_cannot_point_outside_its_folder(folder):
         path.write_bytes(files.read(key).result().value)
     assert any((folder / "outside").iterdir())
     with pytest.raises(CheckpointError, match="Invalid key|not of a published folder"):
-        api._open.__wrapped__(str(folder))
+        api._open.__wrapped__(str(folder), "jax")
 
 
 def test_a_training_step_with_coding_data_is_no_way_around(folder):
     (folder / "checkpoint.json").unlink()
     with pytest.raises(CheckpointError, match="cannot write files yet"):
-        api._open.__wrapped__(str(folder))
+        api._open.__wrapped__(str(folder), "jax")
 
 
 @pytest.mark.parametrize(

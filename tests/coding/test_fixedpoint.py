@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clic_jax.coding import calibration, fixedpoint
+from clic_jax.coding import calibration, fixedpoint, xla_products
 from clic_jax.model.checkerboard import TAPS
-from clic_jax.model.clic import CLIC, slices
-from clic_jax.model.context import ContextModel, code_slices
+from clic_jax.model.clic import CLIC
+from clic_jax.model.context import ContextModel
+from clic_jax.model.schedule import code_slices, slices
 from clic_jax.scales import LOG_MIN, LOG_STEP, SCALE_TABLE
 from tests.micro import MICRO, MICRO_PAPER
 from tests.model.test_clic import random_params
@@ -62,7 +63,7 @@ def test_gpus_sum_the_same(kernel_side, masked):
     if masked:
         kernel[::2, ::2] = kernel[1::2, 1::2] = 0
     x = jnp.int8(rng.integers(-128, 128, (2, 6, 7, 5)))
-    found, expected = fixedpoint._sum_of_taps(kernel, x), fixedpoint._convolution(kernel, x)
+    found, expected = xla_products._sum_of_taps(kernel, x), xla_products._convolution(kernel, x)
     assert found.dtype == expected.dtype == np.int32
     np.testing.assert_array_equal(found, expected)
 

@@ -9,7 +9,7 @@ import pytest
 
 from clic_jax import scales
 from clic_jax.checkpoints import published
-from clic_jax.coding import measured, range_coder, tables
+from clic_jax.coding import range_coder, stored, tables
 from clic_jax.model import entropy
 from clic_jax.quality import Quality
 from experiments.referee import __main__ as referee
@@ -72,15 +72,15 @@ def test_recorded_symbols_are_what_the_stream_holds(published_micro):
     x = photograph(128, 192)
     case = referee.coded_symbols(ready, x, 70)
     coded, _ = ready.encode(x, Quality(7000))
-    own = measured.slice_tables(ready.config.model, data)
-    ours = referee.our_answer(case, ready.params["prior"], measured.stored_tables(data), own)
+    own = stored.slice_tables(ready.config.model, data)
+    ours = referee.our_answer(case, ready.params["prior"], stored.stored_tables(data), own)
     assert case["y"].shape == case["index"].shape == (8 * 12 * 24,) and case["z"].shape == (6, 8)
     assert ours["bytes_z"] + ours["bytes_file"] == pytest.approx(len(coded.stream) - (coded.pqf_bytes or 0), abs=2)
     assert ours["bits_y"] / 8 == pytest.approx(ours["bytes_y"], rel=0.05)
 
 
 def test_synthetic_symbols_follow_the_tables(published_micro):
-    prior = measured.stored_tables(published.load_coding(published_micro))
+    prior = stored.stored_tables(published.load_coding(published_micro))
     case = referee.synthetic_symbols(prior, 2000)
     index = np.tile(np.arange(len(prior)), 2000)
     spent = range_coder.bits(case["z"].ravel(), index, prior)

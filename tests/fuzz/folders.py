@@ -123,7 +123,7 @@ def opened(folder: Path) -> str:
     """What became of a published folder: "opened", or the name of its error, a UserError of one line."""
     for attempt in range(2):
         try:
-            api._open.__wrapped__(str(folder))
+            api._open.__wrapped__(str(folder), "jax")
             return "opened"
         except UserError as error:
             text = str(error)

@@ -15,6 +15,7 @@ from clic_jax import api
 from clic_jax.checkpoints import published
 from clic_jax.coding.codec import Codec
 from clic_jax.errors import UserError
+from clic_jax.light import programs
 
 FOLDER = Path(__file__).parent
 TILED = "tiled"  # the file that is decoded in tiles of the smallest size
@@ -42,9 +43,13 @@ class Listening(Codec):
         return latents
 
 
-def listening(name: str) -> Listening:
-    """The codec of an installed model or a published folder."""
-    return Listening(*published.load_published(name), published.load_coding(name))
+def listening(name: str, runtime: str = "jax") -> Listening:
+    """The codec of an installed model or a published folder, that of "onnx" with its programs and stored integers."""
+    if runtime == "jax":
+        return Listening(*published.load_published(name), published.load_coding(name))
+    light = programs.load(name)
+    data = published.load_coding(name)
+    return Listening(light.config, light.params, light.model_id, data, programs=light.programs)
 
 
 def constants(codec: Codec) -> str:

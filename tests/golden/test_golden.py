@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from clic_jax import runtimes
 from clic_jax.checkpoints import arrays, installed, published
-from clic_jax.coding import fixedpoint, measured, tables
+from clic_jax.coding import fixedpoint, stored, tables
 from tests.golden import pinned
 
 FOLDERS = sorted(path.parent for path in pinned.FOLDER.glob("*/expected.json"))
@@ -18,10 +19,11 @@ def expected(folder) -> dict:
     return json.loads((folder / "expected.json").read_text())
 
 
+@pytest.mark.parametrize("runtime", runtimes.RUNTIMES)
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_released_files_decode_as_they_did(folder):
+def test_released_files_decode_as_they_did(folder, runtime):
     about = expected(folder)
-    pinned.check(pinned.listening(about["name"]), folder.name, about, folder)
+    pinned.check(pinned.listening(about["name"], runtime), folder.name, about, folder)
     assert len(about["files"]) == len(list(folder.glob("*.clic"))) >= 7
 
 
@@ -64,7 +66,7 @@ def activation(monkeypatch):
 
 def table(monkeypatch):
     """One unit of one frequency of one table moved to its neighbour."""
-    original = measured.slice_tables
+    original = stored.slice_tables
 
     def changed(config, data):
         first, *rest = original(config, data)
@@ -74,7 +76,7 @@ def table(monkeypatch):
         freq[middle + 1] += 1
         return [(*first[:20], tables.Table(first[20].first, freq), *first[21:]), *rest]
 
-    monkeypatch.setattr(measured, "slice_tables", changed)
+    monkeypatch.setattr(stored, "slice_tables", changed)
 
 
 def rounding(monkeypatch):
@@ -112,7 +114,7 @@ def test_another_arithmetic_is_refused_by_name():
     config, params, _ = published.load_published(name)
     data = published.load_coding(name)
     for version in (0, fixedpoint.ARITHMETIC + 1):
-        with pytest.raises(measured.OtherArithmetic, match=f"in arithmetic {version}, this clic_jax in arithmetic 1"):
+        with pytest.raises(stored.OtherArithmetic, match=f"in arithmetic {version}, this clic_jax in arithmetic 1"):
             pinned.Listening(config, params, "00000000", data | {"arithmetic": version})
     params = jax.tree.map(np.asarray, params)
     ids = {arrays.model_id(params, data | {"arithmetic": version}) for version in (1, 2)}

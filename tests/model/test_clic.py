@@ -10,8 +10,9 @@ import pytest
 
 from clic_jax.model import pqf
 from clic_jax.model.checkerboard import split
-from clic_jax.model.clic import CLIC, init_params, reference_lmbda, slices
-from clic_jax.model.context import code_slices, gaussian_scale
+from clic_jax.model.clic import CLIC, init_params
+from clic_jax.model.context import gaussian_scale
+from clic_jax.model.schedule import code_slices, slices
 from clic_jax.model.transforms import Synthesis
 from tests.micro import MICRO
 from tests.model.test_entropy import exact
@@ -33,7 +34,7 @@ def random_params(config):
             value /= np.prod(shape.shape[:-1]) ** 0.5
         elif path[-1].key.startswith("log_"):
             sign = -1 if "inverse" in path[-1].key else 1
-            value = 0.2 * value + sign * 0.5 * np.log(np.array(config.lmbdas) / reference_lmbda(config))[:, None]
+            value = 0.2 * value + sign * 0.5 * np.log(np.array(config.lmbdas) / config.reference_lmbda)[:, None]
         else:
             start = 1 if path[-1].key in ("scale", "alpha") else -1 if path[-1].key.startswith("matrix") else 0
             value = start + 0.1 * value
@@ -108,7 +109,7 @@ def test_gains_start_as_the_square_root_of_lmbda():
     expected = 0.5 * np.log(np.array(VARIABLE.lmbdas) / np.sqrt(VARIABLE.lmbdas[0] * VARIABLE.lmbdas[-1]))
     np.testing.assert_allclose(start["log_gain"], np.repeat(expected[:, None], VARIABLE.latent_channels, 1), atol=1e-6)
     np.testing.assert_array_equal(start["log_gain"], -start["log_inverse_gain"])
-    middle = model.apply({"params": start}, jnp.float32([reference_lmbda(VARIABLE)]), method="gains")
+    middle = model.apply({"params": start}, jnp.float32([VARIABLE.reference_lmbda]), method="gains")
     np.testing.assert_allclose(middle, 0, atol=1e-5)
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from clic_jax.config import ModelConfig
 from clic_jax.model.checkerboard import anchor_mask, merge, split
-from clic_jax.model.clic import slices
-from clic_jax.model.context import ContextModel, code_slices, gaussian_scale
+from clic_jax.model.context import ContextModel, gaussian_scale
 from clic_jax.model.quantize import round_ste
+from clic_jax.model.schedule import code_slices, slices
 from clic_jax.scales import SCALE_MAX, SCALE_MIN
 
 PUBLISHED = ModelConfig(

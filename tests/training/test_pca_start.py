@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clic_jax.config import PAPER, PRESETS, TINY, ConfigError
-from clic_jax.model.clic import CLIC, reference_lmbda
+from clic_jax.model.clic import CLIC
 from clic_jax.training.pca_start import STEP_AT_UNIT_LMBDA, transform_codec
 from tests.micro import MICRO
 from tests.model.test_clic import random_params
@@ -97,7 +97,7 @@ def test_reconstruction_is_the_truncated_pca(start):
 def test_latent_is_measured_in_quantisation_steps(start):
     """Channels in falling order, deviations those of the PCA in steps of 0.02 / sqrt(middle lmbda)."""
     config, _, _, crops, y, _, _ = start
-    step = STEP_AT_UNIT_LMBDA / np.sqrt(reference_lmbda(config))
+    step = STEP_AT_UNIT_LMBDA / np.sqrt(config.reference_lmbda)
     _, deviations = hierarchical_pca(config, crops)
     measured = np.sqrt(np.square(y).mean((0, 1, 2)))
     np.testing.assert_allclose(measured, deviations / step, rtol=1e-3)
@@ -106,7 +106,7 @@ def test_latent_is_measured_in_quantisation_steps(start):
 
 def test_scales_start_at_the_measured_deviations(start):
     config, before, after, crops, _, _, _ = start
-    step = STEP_AT_UNIT_LMBDA / np.sqrt(reference_lmbda(config))
+    step = STEP_AT_UNIT_LMBDA / np.sqrt(config.reference_lmbda)
     expected = np.log(np.maximum(hierarchical_pca(config, crops)[1] / step, 0.05))
     biases = [after["context"][f"parameters_{k}"]["conv1"]["bias"] for k in range(2)]
     np.testing.assert_allclose(np.concatenate([b[g:] for b, g in zip(biases, config.groups)]), expected, atol=1e-3)

@@ -1,0 +1,151 @@
+"""What the runtime without JAX needs of a model, made of its Flax modules: `write`, when a model is published.
+
+The transforms become ONNX graphs for pictures of any size (`sizes`), by jax2onnx, and are compared with what JAX
+computes before the folder appears; the integer networks are stored as they are.
+"""
+
+import hashlib
+import importlib.util
+import json
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from clic_jax import runtime
+from clic_jax.checkpoints import published
+from clic_jax.checkpoints.explained import explained
+from clic_jax.coding.fixedpoint import FixedContext
+from clic_jax.config import ModelConfig
+from clic_jax.light import integers, sizes
+from clic_jax.light.programs import FOLDER, FORMAT
+from clic_jax.model import pqf
+from clic_jax.model.arrange import positions
+from clic_jax.model.clic import CLIC
+from clic_jax.model.schedule import slices
+
+# its list of dependencies asks for another orbax than ours, and for much that a conversion does without
+REMEDY = "pip install onnx onnx-ir && pip install --no-deps jax2onnx==0.17.1"
+TOLERANCE = 2e-3  # of the largest value of what a transform gives: float32 sums in another order
+
+
+def possible() -> bool:
+    """Whether the converter is installed."""
+    return importlib.util.find_spec("jax2onnx") is not None
+
+
+def write(folder: Path | str) -> None:
+    """Adds the folder `light` to a published model, complete or not at all; one that is there is replaced.
+
+    Raises: ExportError where jax2onnx is not installed or cannot convert the network, or where onnxruntime computes
+      something else than JAX; CheckpointError for a folder that is no published model.
+    """
+    if not possible():
+        raise sizes.ExportError(f"jax2onnx, which converts the networks, is not installed: {REMEDY}")
+    folder = Path(folder)
+    config, params, identity = published.load_published(folder)
+    data = published.load_coding(folder)
+    params = jax.device_get(params)
+    context = FixedContext(config.model, params, data["exponents"])
+    gains = {name: np.asarray(params[name]) for name in ("log_gain", "log_inverse_gain") if name in params}
+    graphs, expected = _graphs(config.model, params)
+    with (
+        explained(f"cannot write {folder / FOLDER}"),
+        tempfile.TemporaryDirectory(prefix=f".{FOLDER}.", dir=folder) as parent,
+    ):
+        made = Path(parent) / FOLDER
+        made.mkdir()
+        (made / "network.npz").write_bytes(integers.packed(context, **gains))
+        for name, graph in graphs.items():
+            (made / f"{name}.onnx").write_bytes(graph.SerializeToString())
+        digests = {f"{FOLDER}/{path.name}": path for path in sorted(made.iterdir())}
+        digests |= {name: folder / name for name in ("config.json", "coding.json")}
+        about = {
+            "format": FORMAT,
+            "model_id": identity,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
+            "sha256": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in digests.items()},
+        }
+        (made / "about.json").write_text(json.dumps(about, indent=1))
+        _compare(made, expected)
+        if (folder / FOLDER).exists():
+            (folder / FOLDER).rename(Path(parent) / "old")
+        made.rename(folder / FOLDER)
+
+
+def transforms(config: ModelConfig, params) -> dict:
+    """{name: (function of float32 arrays, unit of `sizes.any_size`, names of inputs, (h, w) -> shapes)}."""
+    model, c = CLIC(config), config
+    m, f, n = c.latent_channels, c.feature_channels, c.hyper_layers[-1][0]
+
+    def applied(method):
+        return lambda *args: model.apply({"params": params}, *args, method=method)
+
+    def of_y(channels):
+        return lambda h, w: [(1, 4 * h, 4 * w, channels)]
+
+    def maps(module, y_hat):
+        parts = [basis(guide) for basis, guide in zip(module.basis, slices(y_hat, c.groups))]
+        return pqf.orthonormal(jnp.concatenate(parts, -2))
+
+    found = {
+        "g_a": (
+            applied(lambda module, x, where: module.g_a(x / 255, where)),
+            64,
+            ("x", "where"),
+            lambda h, w: [(1, 64 * h, 64 * w, 3), (1, 64 * h, 64 * w, 2)],
+        ),
+        "h_a": (applied(CLIC.hyper_analyse), 4, ("y",), of_y(m)),
+        "g_s": (applied(lambda module, y: 255 * module.g_s(y)), 4, ("y",), of_y(m + f)),
+    }
+    if f:
+        feature = applied(lambda module, z: module.hyper_features(z)[1])
+        found["feature"] = (feature, 1, ("z",), lambda h, w: [(1, h, w, n)])
+    if c.pqf != "none":
+        found["maps"] = (applied(maps), 4, ("y_hat",), of_y(m))
+    return found
+
+
+def _graphs(config: ModelConfig, params) -> tuple[dict, dict]:
+    """({name: graph}, {name: [(inputs, output)] as JAX has them})."""
+    import jax2onnx
+
+    rng, graphs, expected = np.random.default_rng(0), {}, {}
+    found = transforms(config, params)
+    for name, (function, _, _, shapes) in found.items():
+        expected[name] = []
+        for size in ((1, 1), (3, 5), (4, 4)):
+            inputs = [_example(name, i, shape, rng) for i, shape in enumerate(shapes(*size))]
+            expected[name].append((inputs, np.asarray(jax.jit(function)(*inputs))))
+    runtime.release_memory(programs=True)  # jax2onnx traces functions of its own in the place of JAX's: cached either
+    try:
+        for name, (function, unit, names, shapes) in found.items():
+
+            def convert(h, w):
+                return jax2onnx.to_onnx(function, shapes(h, w))
+
+            graphs[name] = sizes.any_size(convert, unit, names)
+    finally:
+        runtime.release_memory(programs=True)
+    return graphs, expected
+
+
+def _example(name, i, shape, rng):
+    if name == "g_a":
+        return positions(*shape[1:3])[None] if i else rng.integers(0, 256, shape).astype(np.float32)
+    return np.round(3 * rng.standard_normal(shape)).astype(np.float32)
+
+
+def _compare(folder: Path, expected: dict):
+    """Raises: ExportError where a graph in onnxruntime differs from what is expected of it."""
+    import onnxruntime
+
+    for name, examples in expected.items():
+        session = onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        for inputs, output in examples:
+            found = session.run(None, dict(zip((i.name for i in session.get_inputs()), inputs, strict=True)))[0]
+            error = np.abs(found - output).max() / max(np.abs(output).max(), 1e-6) if found.shape == output.shape else 1
+            if not error <= TOLERANCE:
+                raise sizes.ExportError(f"{name} in onnxruntime differs from JAX by {error:.1g} of its largest value")

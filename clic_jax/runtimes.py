@@ -1,0 +1,61 @@
+"""Which runtime computes: "onnx" (onnxruntime and NumPy, quick to start) or "jax" (searches, GPUs, research).
+
+Without a word from the user it is the first that the model and this installation allow. Importing this module imports
+neither.
+"""
+
+import importlib.util
+import os
+from pathlib import Path
+
+from clic_jax.errors import UserError
+
+RUNTIMES = ("onnx", "jax")
+VARIABLE = "CLIC_JAX_RUNTIME"  # of the environment, where no argument says it
+EXPORTED = Path("light", "about.json")  # in a published model: that `clic_jax.light.export` has been at it
+
+
+class NoRuntime(UserError):
+    """A runtime that does not exist, is not installed, or that the model is not exported for."""
+
+
+def choose(folder: Path, runtime: str | None = None) -> str:
+    """The runtime for the published model in `folder`: the given one, that of $CLIC_JAX_RUNTIME, or the first possible.
+
+    Raises: NoRuntime.
+    """
+    asked = runtime or os.environ.get(VARIABLE) or None
+    if asked not in (None, *RUNTIMES):
+        where = "runtime" if runtime else VARIABLE
+        raise NoRuntime(f"{where} {asked!r} is none: choose {' or '.join(RUNTIMES)}")
+    exported, have = (folder / EXPORTED).exists(), {"jax": _have("jax"), "onnx": _have("onnxruntime")}
+    if asked == "jax" and not have["jax"]:
+        raise NoRuntime("JAX, which this needs, is not installed: pip install jax flax optax orbax-checkpoint")
+    if asked == "onnx" and not have["onnx"]:
+        raise NoRuntime("onnxruntime is not installed: pip install onnxruntime, or choose the runtime jax")
+    if asked == "onnx" and not exported:
+        remedy = "`clic-jax export` does that, or choose the runtime jax"
+        raise NoRuntime(f"{folder} is not exported for onnxruntime: {remedy}")
+    if asked:
+        return asked
+    if exported and have["onnx"]:
+        return "onnx"
+    if have["jax"]:
+        return "jax"
+    reason = "onnxruntime is not installed" if exported else f"{folder} is not exported (`clic-jax export`, with JAX)"
+    raise NoRuntime(f"{reason}, and JAX is not installed")
+
+
+def wants_jax(folders, runtime: str | None = None) -> bool:
+    """Whether one of these models would compute with JAX; arguments as for `choose`, whose errors are left to it."""
+    for folder in folders:
+        try:
+            if choose(folder, runtime) == "jax":
+                return True
+        except NoRuntime:
+            continue
+    return False
+
+
+def _have(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
