@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clic_jax import runtime
 from clic_jax.coding import calibration, fixedpoint
 from clic_jax.coding.tables import Table, pmf_table
 from clic_jax.config import ModelConfig
@@ -96,4 +97,5 @@ def prior_tables(prior) -> list[Table]:
 
 def parameters(config: ModelConfig) -> dict:
     """The tree of `jax.ShapeDtypeStruct`s of a model's parameters; takes no memory, whatever the config says."""
-    return jax.eval_shape(lambda: init_params(config))
+    with runtime.usual_settings():
+        return jax.eval_shape(lambda: init_params(config))

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from clic_jax.coding import fixedpoint, programs
+from clic_jax.coding import compiled, fixedpoint
 from clic_jax.config import Config, ModelConfig
 from clic_jax.model.clic import init_params
 from clic_jax.training import data, steps
@@ -47,7 +47,7 @@ def of_codec(model: ModelConfig, mesh=None, height: int = HEIGHT, width: int = W
     Args: mesh: of one device, which they are compiled for; None to lower them only.
     """
     params = parameters(model)
-    ready = programs.programs(model, params, exponents(model, params))
+    ready = compiled.programs(model, params, exponents(model, params))
     h, w, m = height // 16, width // 16, model.latent_channels
 
     def shape(kind, *sizes):

@@ -30,10 +30,10 @@ def check(x: np.ndarray, hundredths: int) -> dict:
 
     Fails unless the decoded picture is the one that the encoder made from its own latents.
     """
-    model = api.open_model()
-    data = api.compress(x, quality=hundredths / 100)
+    model = api.open_model(runtime="jax")
+    data = api.compress(x, quality=hundredths / 100, model=model)
     shown = model.show(model.encode(x, Quality(hundredths))[1], *x.shape[:2])
-    np.testing.assert_array_equal(api.decompress(data), shown)
+    np.testing.assert_array_equal(api.decompress(data, model=model), shown)
     lmbda = Quality(hundredths).lmbda(model.config.model.lmbdas)
     _, bits = evaluation.reconstruct(model.config.model, model.params, x, lmbda)
     return {"file": len(data), "pqf": container.unpack(data)[0].pqf_bytes or 0, "estimate": bits / 8}

@@ -61,7 +61,7 @@ def test_everything_is_made_and_kept(folder, published_micro, tmp_path, capsys):
 
 
 def test_missing_codec_is_marked_and_the_rest_goes_on(folder, published_micro, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("experiments.rd_eval.codecs.features.check", lambda name: name != "avif")
+    monkeypatch.setattr("clic_jax.files.classical.features.check", lambda name: name != "avif")
     assert run(folder, tmp_path / "out", published_micro, "--codecs", "jpeg,avif") == 1
     caught = capsys.readouterr()
     assert "the codec avif is not installed" in caught.err and "JPEG" in caught.out and "AVIF" not in caught.out

@@ -7,7 +7,7 @@ import pytest
 from scipy.signal import correlate2d
 from scipy.special import erf
 
-from clic_jax.model import layers
+from clic_jax.model import arrange, layers
 from clic_jax.model.checkerboard import TAPS
 
 
@@ -85,7 +85,7 @@ def test_checkerboard_conv():
 
 @pytest.mark.parametrize("h, w", [(4, 6), (6, 4), (1, 3)])
 def test_positions(h, w):
-    out = layers.positions(h, w)
+    out = arrange.positions(h, w)
     assert out.shape == (h, w, 2) and out.dtype == np.float32
     for i in range(h):
         for j in range(w):
