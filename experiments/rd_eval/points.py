@@ -30,6 +30,8 @@ MODEL_QUALITIES = (1, 20, 40, 60, 80, 100)
 # as --metric calls them: as the results do
 METRICS = {"psnr": "psnr-rgb", "ms-ssim": "ms-ssim-rgb", "ssimulacra2": "ssimulacra2"}
 
+RUNTIME = "jax"  # of models: what the committed results were measured with, and what searches need
+
 
 class MissingMetric(UserError):
     """A metric whose package is not installed; says what to install."""
@@ -96,10 +98,12 @@ def of_model(
         return Subject(
             f"{name} (estimate)", name, "bits counted by the model, no files", qualities, versions, code, model_id, True
         )
-    opened = api.open_model(name_or_path)  # complains here of a model that cannot write files
+    opened = api.open_model(name_or_path, runtime=RUNTIME)  # complains here of a model that cannot write files
     opened.check_effort(effort)
     equal_quality.check(fallback, opened)
-    code = functools.partial(_code_files, name_or_path, {"effort": effort, "fallback": fallback}, set())
+    code = functools.partial(
+        _code_files, name_or_path, {"effort": effort, "fallback": fallback, "runtime": RUNTIME}, set()
+    )
     label, codec, how = name, name, f"{config.name} in .clic files"
     if effort:
         label, codec, how = f"{name}, effort {effort}", f"{name}-effort{effort}", f"{how} of effort {effort}"
@@ -190,8 +194,8 @@ def _code_classical(name: str, x: np.ndarray, quality: float) -> Coded:
 def _code_files(model: str, options: dict, seen: set, x: np.ndarray, quality: float) -> Coded:
     """Through a .clic file in memory. `seen`: shapes that are compiled; a new one is coded once untimed."""
     if x.shape not in seen:
-        once = api.compress(x, quality=quality, model=model, effort=min(options["effort"], 1))
-        api.decompress(once, model=model, max_pixels=None)
+        once = api.compress(x, quality=quality, model=model, effort=min(options["effort"], 1), runtime=RUNTIME)
+        api.decompress(once, model=model, max_pixels=None, runtime=RUNTIME)
         seen.add(x.shape)
     files = []
 
@@ -199,7 +203,7 @@ def _code_files(model: str, options: dict, seen: set, x: np.ndarray, quality: fl
         files.append(api.compress(x, quality=quality, model=model, **options))
         return files[-1]
 
-    coded = _timed(encode, lambda data: api.decompress(data, model=model, max_pixels=None))
+    coded = _timed(encode, lambda data: api.decompress(data, model=model, max_pixels=None, runtime=RUNTIME))
     if options["fallback"] == equal_quality.NONE:
         return coded
     about = container.peek(files[-1])
