@@ -81,6 +81,7 @@ def _on_cluster(function, items, address: str, jobs: int) -> Iterator[tuple]:
     from concurrent import futures
 
     from distributed import as_completed
+    from distributed.comm import CommClosedError
     from distributed.scheduler import KilledWorker
 
     items, pending = iter(items), {}
@@ -102,7 +103,7 @@ def _on_cluster(function, items, address: str, jobs: int) -> Iterator[tuple]:
             except KilledWorker as error:
                 times = error.allowed_failures + 1
                 yield item, Lost(f"{times} workers died with it, one after the other: perhaps they need more memory")
-            except (asyncio.CancelledError, futures.CancelledError):
+            except (asyncio.CancelledError, futures.CancelledError, CommClosedError):
                 text = f"the scheduler at {address} was lost: start it, and go on with --resume"
                 raise ClusterError(text) from None
             except ImportError as error:
