@@ -7,6 +7,7 @@ import contextlib
 import functools
 import itertools
 import logging
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -44,7 +45,9 @@ def results(
     """
     if cluster is not None:
         share = jobs if cluster == LOCAL else None
-        yield from _on_cluster(functools.partial(_prepared, set_up, share, function), items, cluster, jobs)
+        yield from _on_cluster(
+            functools.partial(_prepared, pickle.dumps(set_up), share, function), items, cluster, jobs
+        )
     elif jobs > 1:
         yield from _in_processes(function, items, jobs, set_up)
     else:
@@ -152,17 +155,20 @@ async def _ask(address: str):
     await comm.close()
 
 
-def _prepared(set_up, share: int | None, function, item):
+def _prepared(set_up: bytes, share: int | None, function, item):
     with _TURN:  # a worker may have several threads; one picture takes all processors, and warnings are a process's
         _prepare(set_up, share)
         return function(item)
 
 
 @functools.cache
-def _prepare(set_up, share: int | None):
-    """Once a worker; one of `share` on this machine takes its part of the processors."""
+def _prepare(set_up: bytes, share: int | None):
+    """Once a worker; one of `share` on this machine takes its part of the processors.
+
+    set_up: pickled, since each task has a copy of its own, and two of a `functools.partial` are never the same.
+    """
     if share is not None:
         from distributed import get_worker
 
         cli.share_processors(get_worker().name, share)
-    set_up()
+    pickle.loads(set_up)()

@@ -88,7 +88,8 @@ def _psnr(source, data: bytes, options: dict[str, Any]) -> float | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pictures.ImageWarning)  # were told when it was coded
         before = pictures.read(source, options["max_pixels"]).rgb
-    shown = api.decompress_image(data, model=options["model"], max_pixels=None, tile=options["tile"])
+    same = {name: options[name] for name in ("model", "tile", "runtime")}
+    shown = api.decompress_image(data, max_pixels=None, **same)
     value = float(metrics.psnr(before, np.asarray(shown.convert("RGB"))))
     return round(value, 4) if np.isfinite(value) else None
 
@@ -99,8 +100,8 @@ def _coded_before(options, task: Task, size: int, modified: float | None) -> Row
         return None
     try:
         about = container.peek(places.read(task.target))
-        wanted = (float(Quality.of(options["quality"])), api.open_model(options["model"]).model_id)
-        done = (about["quality"], about["model_id"] or wanted[1]) == wanted
+        model_id = api.open_model(options["model"], runtime=options["runtime"]).model_id
+        done = about["quality"] == float(Quality.of(options["quality"])) and about["model_id"] in (None, model_id)
     except container.FormatError:
         done = False
     if not _is_ours(task, done, size, modified):

@@ -2,6 +2,7 @@
 
 # ruff: noqa: F811
 
+import functools
 import json
 import os
 import signal
@@ -151,3 +152,19 @@ def test_a_window(cluster):
             break
     found.close()
     assert len(taken) < 70
+
+
+def _note(path):
+    with open(path, "a") as file:
+        file.write(f"{os.getpid()}\n")
+
+
+def test_a_worker_is_set_up_once(cluster, tmp_path):
+    """Also by a `functools.partial`, of which each task brings another copy."""
+    from clic_jax.bulk import engines
+
+    set_up = functools.partial(_note, str(tmp_path / "pids"))
+    found = engines.results(_half, range(40), jobs=1, cluster=cluster.scheduler_address, set_up=set_up)
+    assert len(list(found)) == 40
+    pids = (tmp_path / "pids").read_text().split()
+    assert 1 <= len(pids) == len(set(pids)) <= 2
