@@ -87,7 +87,7 @@ def _parser() -> Parser:
     _add_runtime(sub)
     text = "Makes a published model ready for the runtime onnx, with jax2onnx; experiments.publish does it by itself."
     sub = command("export", _export, text)
-    files(sub, "MODEL", "a folder, or the name of an installed model")
+    files(sub, "MODEL", "a folder, or the name of an installed model", nargs="+")
     return parser
 
 
@@ -205,9 +205,11 @@ def _models(args) -> int:
 
 def _export(args) -> int:
     def work(name, _):
+        folder = api.model_folder(name)
+        runtimes.choose(folder, "jax")
         from clic_jax.light import export
 
-        export.write(api.model_folder(name))
+        export.write(folder)
         print(f"{cli.shown(name)} is ready for the runtime onnx")
 
     cli.standard_output()

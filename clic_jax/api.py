@@ -241,7 +241,7 @@ def _open(folder: str, runtime: str) -> "Codec":
         from clic_jax.light import programs
 
         return programs.load(folder)
-    from jax import tree
+    import jax
 
     from clic_jax.checkpoints import arrays, limits, published
     from clic_jax.checkpoints.explained import explained
@@ -249,10 +249,12 @@ def _open(folder: str, runtime: str) -> "Codec":
 
     data = published.load_coding(folder)
     config, params, model_id = published.load_published(folder)
+    params = jax.device_get(params)  # what is computed with them gets them once
     with explained(f"cannot use {folder} (if it is damaged, fetch or publish it again)", UserError):
         if os.path.dirname(folder) != str(WEIGHTS):  # a stranger's, of which anything may be wrong
             limits.check_arrays(*map(arrays.flat, (measured.parameters(config.model), params)))
-        return codec.Codec(config, params, model_id, data, parameters=sum(leaf.size for leaf in tree.leaves(params)))
+        count = sum(leaf.size for leaf in jax.tree.leaves(params))
+        return codec.Codec(config, params, model_id, data, parameters=count)
 
 
 def _model_for(model_id: str, model, runtime: str | None) -> "Codec":

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from clic_jax.errors import UserError
@@ -135,34 +135,22 @@ def batch(
     work: Callable[[str], None],
     command: str,
     warning: type[Warning],
-    *,
-    jobs: int = 1,
-    set_up: Callable[[], None] | None = None,
 ) -> int:
     """Calls work(name) for the name of each file, whatever goes wrong with the others, with a progress bar.
 
     A user's mistake, a refusal of the system, and warnings of the category `warning` are one line each on standard
     error; other warnings are not shown. Returns the exit status: 0; 1 if some files failed; 2 if all did.
-
-    jobs: processes that share the files and the processors. Above 1, `work` and `set_up`, which each process calls
-        once, must be functions of a module, or `functools.partial` of one.
+    `clic_jax.bulk.run` is for many files.
     """
     import tqdm  # here, since it takes as long to import as all else that `info` does
 
-    failed, one = 0, functools.partial(_one, work, command, warning)
-    found = map(one, names) if min(jobs, len(names)) < 2 else _in_processes(one, names, min(jobs, len(names)), set_up)
-    for error, lines in tqdm.tqdm(found, unit="file", total=len(names), disable=None if len(names) > 1 else True):
-        failed += error  # disable=None: unless standard error is a terminal
-        for line in lines:
-            complain(line, tqdm.tqdm.write)
+    failed = 0
+    for name in tqdm.tqdm(names, unit="file", disable=None if len(names) > 1 else True):  # None: off a terminal
+        _, error, told = attempt(work, warning, name)
+        failed += error is not None
+        for line in [f"warning: {line}" for line in told] + ([f"error: {error}"] if error else []):
+            complain(f"{command}: {line}", tqdm.tqdm.write)
     return 0 if not failed else 1 if failed < len(names) else 2
-
-
-def _one(work, command: str, warning: type[Warning], name: str) -> tuple[bool, list[str]]:
-    """Whether work(name) failed, and the lines to show."""
-    _, error, told = attempt(work, warning, name)
-    lines = [f"{command}: warning: {line}" for line in told]
-    return error is not None, lines if error is None else [*lines, f"{command}: error: {error}"]
 
 
 def attempt(work: Callable, warning: type[Warning], name: str) -> tuple:
@@ -177,12 +165,6 @@ def attempt(work: Callable, warning: type[Warning], name: str) -> tuple:
         except (UserError, OSError) as error:
             error_line = error_text(error, name)
     return result, error_line, [f"{shown(name)}: {w.message}" for w in caught if issubclass(w.category, warning)]
-
-
-def _in_processes(function: Callable, items: Sequence, jobs: int, set_up) -> Iterator:
-    """function(item) of each, in order, from `jobs` processes. Raises: as `pool`."""
-    with pool(jobs, set_up) as executor:
-        yield from executor.map(function, items)
 
 
 @contextlib.contextmanager

@@ -12,11 +12,16 @@ from clic_jax.errors import UserError
 
 RUNTIMES = ("onnx", "jax")
 VARIABLE = "CLIC_JAX_RUNTIME"  # of the environment, where no argument says it
-EXPORTED = Path("light", "about.json")  # in a published model: that `clic_jax.light.export` has been at it
+FOLDER = "light"  # in a published model: what `clic_jax.light.export` makes of it
+EXPORTED = Path(FOLDER, "about.json")
 
 
 class NoRuntime(UserError):
     """A runtime that does not exist, is not installed, or that the model is not exported for."""
+
+
+class ExportError(UserError):
+    """A network that cannot be exported."""
 
 
 def choose(folder: Path, runtime: str | None = None) -> str:

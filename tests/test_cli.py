@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from clic_jax import cli
+from clic_jax.bulk import engines
 from clic_jax.config import ConfigError, preset
 from experiments import cli as experiments_cli
 from tests.conftest import ROOT
@@ -82,6 +83,10 @@ def test_experiments_end_alike(path):
     assert text.endswith('\n\nif __name__ == "__main__":\n    cli.run(main)\n')
 
 
+def _ready():
+    """Nothing to do before the first item."""
+
+
 def _die(name):
     if name == "b":
         os._exit(9)
@@ -92,12 +97,14 @@ def test_a_process_that_is_killed_is_one_line(capsys):
     message = "tests.test_cli: error: a process ended before its time, perhaps for lack of memory: try fewer --jobs\n"
 
     def main():
-        return cli.batch(["a", "b", "c"], _die, "x", UserWarning, jobs=2)
+        list(engines.results(_die, ["a", "b", "c"], jobs=2, cluster=None, set_up=_ready))
 
     assert outcome(main, capsys) == (2, message)
 
 
 BUSY = """import os, pathlib, time
+def ready():
+    pass
 def wait(name):
     pathlib.Path(name).write_text(str(os.getpid()))
     time.sleep(60)
@@ -121,7 +128,8 @@ def test_processes_end_with_their_parent(tmp_path, number, status, said):
         "import busy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # nohup and the like ignore
     )
     body += "[signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)]; "  # some of them
-    body += "return cli.batch(['a', 'b'], busy.wait, 'x', UserWarning, jobs=2)"
+    body += "from clic_jax.bulk import engines; "
+    body += "list(engines.results(busy.wait, ['a', 'b'], jobs=2, cluster=None, set_up=busy.ready))"
     process = start(tmp_path, body, "-m", "command", start_new_session=True)
     names, limit = [tmp_path / "a", tmp_path / "b"], time.monotonic() + 100
     while not all(name.exists() and name.read_text() for name in names) and time.monotonic() < limit:
@@ -139,7 +147,8 @@ def _cores(name):
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux can bind a process to processors")
 def test_processes_share_the_processors(tmp_path):
     names = [str(tmp_path / name) for name in "ab"]
-    assert cli.batch(names, _cores, "x", UserWarning, jobs=2) == 0
+    done = engines.results(_cores, names, jobs=2, cluster=None, set_up=_ready)
+    assert sorted(done) == [(name, None) for name in names]
     found = [set(Path(name).read_text().split()) for name in names]
     everything = {str(core) for core in os.sched_getaffinity(0)}
     assert found[0] | found[1] == everything and (len(everything) == 1 or not found[0] & found[1])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clic_jax import api, cli
+from clic_jax import api, cli, metrics
 from clic_jax.bulk import places
 from clic_jax.bulk.report import Row
 from clic_jax.bulk.sources import Task
@@ -83,8 +83,6 @@ def _psnr(source, data: bytes, options: dict[str, Any]) -> float | None:
     """Of the colours, in dB; None if they are the same."""
     if hasattr(source, "seek"):
         source.seek(0)
-    from clic_jax import metrics  # and with it JAX
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pictures.ImageWarning)  # were told when it was coded
         before = pictures.read(source, options["max_pixels"]).rgb

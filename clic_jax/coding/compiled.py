@@ -93,10 +93,7 @@ def _log_inverse_gain(model, params, lmbda):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _maps(model, params, y_hat):
-    def parts(module):
-        return [basis(guide) for basis, guide in zip(module.basis, slices(y_hat, module.config.groups))]
-
-    return pqf.orthonormal(jnp.concatenate(model.apply({"params": params}, method=parts), -2))
+    return model.apply({"params": params}, y_hat, method=CLIC.basis_maps)
 
 
 def _compile_picture(model, params, z_shape, h, w):

@@ -53,13 +53,13 @@ def index_gain(config: ModelConfig, params, quality: Quality) -> np.ndarray:
     """int32 [M]: the gain's share of the log scale, in 1/256 of a table step; additions and products only, so exact."""
     if not (config.variable_rate and config.log_scale):
         return np.zeros(config.latent_channels, np.int32)
-    gain = interpolated(params["log_gain"], quality)
+    rows = params["log_gain"]
+    gain = between(rows, quality.place(len(rows)))
     return np.floor(gain / LOG_STEP * 2**fixedpoint.INDEX_BITS + 0.5).astype(np.int32)
 
 
-def interpolated(rows, quality: Quality) -> np.ndarray:
-    """float64 [M]: the rows [anchors, M] of gains, linear between the two anchors that a quality lies between."""
+def between(rows, place: float) -> np.ndarray:
+    """float64 [M]: the rows [anchors, M] of gains at a place such as 1.5, linear between two of them."""
     rows = np.asarray(rows, np.float64)
-    place = quality.place(len(rows))
     left = min(int(place), len(rows) - 2)
     return rows[left] + (place - left) * (rows[left + 1] - rows[left])

@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from clic_jax import runtime
@@ -19,12 +18,12 @@ from clic_jax.checkpoints import published
 from clic_jax.checkpoints.explained import explained
 from clic_jax.coding.fixedpoint import FixedContext
 from clic_jax.config import ModelConfig
-from clic_jax.light import integers, sizes
-from clic_jax.light.programs import FOLDER, FORMAT
-from clic_jax.model import pqf
+from clic_jax.errors import UserError
+from clic_jax.light import integers
+from clic_jax.light.programs import FORMAT
 from clic_jax.model.arrange import positions
 from clic_jax.model.clic import CLIC
-from clic_jax.model.schedule import slices
+from clic_jax.runtimes import FOLDER, ExportError
 
 # its list of dependencies asks for another orbax than ours, and for much that a conversion does without
 REMEDY = "pip install onnx onnx-ir && pip install --no-deps jax2onnx==0.17.1"
@@ -32,8 +31,8 @@ TOLERANCE = 2e-3  # of the largest value of what a transform gives: float32 sums
 
 
 def possible() -> bool:
-    """Whether the converter is installed."""
-    return importlib.util.find_spec("jax2onnx") is not None
+    """Whether the converter is installed, and what it builds on: this module needs neither to be imported."""
+    return all(importlib.util.find_spec(name) for name in ("jax2onnx", "onnx", "onnx_ir"))
 
 
 def write(folder: Path | str) -> None:
@@ -43,7 +42,7 @@ def write(folder: Path | str) -> None:
       something else than JAX; CheckpointError for a folder that is no published model.
     """
     if not possible():
-        raise sizes.ExportError(f"jax2onnx, which converts the networks, is not installed: {REMEDY}")
+        raise ExportError(f"jax2onnx, which converts the networks, is not installed: {REMEDY}")
     folder = Path(folder)
     config, params, identity = published.load_published(folder)
     data = published.load_coding(folder)
@@ -52,7 +51,7 @@ def write(folder: Path | str) -> None:
     gains = {name: np.asarray(params[name]) for name in ("log_gain", "log_inverse_gain") if name in params}
     graphs, expected = _graphs(config.model, params)
     with (
-        explained(f"cannot write {folder / FOLDER}"),
+        explained(f"cannot write {folder / FOLDER}", UserError),
         tempfile.TemporaryDirectory(prefix=f".{FOLDER}.", dir=folder) as parent,
     ):
         made = Path(parent) / FOLDER
@@ -86,10 +85,6 @@ def transforms(config: ModelConfig, params) -> dict:
     def of_y(channels):
         return lambda h, w: [(1, 4 * h, 4 * w, channels)]
 
-    def maps(module, y_hat):
-        parts = [basis(guide) for basis, guide in zip(module.basis, slices(y_hat, c.groups))]
-        return pqf.orthonormal(jnp.concatenate(parts, -2))
-
     found = {
         "g_a": (
             applied(lambda module, x, where: module.g_a(x / 255, where)),
@@ -104,13 +99,15 @@ def transforms(config: ModelConfig, params) -> dict:
         feature = applied(lambda module, z: module.hyper_features(z)[1])
         found["feature"] = (feature, 1, ("z",), lambda h, w: [(1, h, w, n)])
     if c.pqf != "none":
-        found["maps"] = (applied(maps), 4, ("y_hat",), of_y(m))
+        found["maps"] = (applied(CLIC.basis_maps), 4, ("y_hat",), of_y(m))
     return found
 
 
 def _graphs(config: ModelConfig, params) -> tuple[dict, dict]:
     """({name: graph}, {name: [(inputs, output)] as JAX has them})."""
     import jax2onnx
+
+    from clic_jax.light import sizes
 
     rng, graphs, expected = np.random.default_rng(0), {}, {}
     found = transforms(config, params)
@@ -148,4 +145,4 @@ def _compare(folder: Path, expected: dict):
             found = session.run(None, dict(zip((i.name for i in session.get_inputs()), inputs, strict=True)))[0]
             error = np.abs(found - output).max() / max(np.abs(output).max(), 1e-6) if found.shape == output.shape else 1
             if not error <= TOLERANCE:
-                raise sizes.ExportError(f"{name} in onnxruntime differs from JAX by {error:.1g} of its largest value")
+                raise ExportError(f"{name} in onnxruntime differs from JAX by {error:.1g} of its largest value")

@@ -17,7 +17,7 @@ from clic_jax.checkpoints import limits
 from clic_jax.checkpoints.explained import CheckpointError, explained
 from clic_jax.checkpoints.installed import folder_of
 from clic_jax.coding import programs as interface
-from clic_jax.coding import rounding
+from clic_jax.coding import rounding, stored
 from clic_jax.coding.codec import Codec
 from clic_jax.coding.fixedpoint import Y_BITS, scale_index
 from clic_jax.coding.tables import VALUE_MAX, VALUE_MIN
@@ -27,25 +27,20 @@ from clic_jax.light import integers
 from clic_jax.model.arrange import positions
 from clic_jax.model.checkerboard import merge, split
 from clic_jax.model.schedule import anchor_step, other_step, slices
+from clic_jax.runtimes import EXPORTED, FOLDER
 from clic_jax.settings import from_json
 
 FORMAT = 1  # version of what `export.write` makes
-FOLDER = "light"  # in a published model
 _FILES = {"config.json", "coding.json", f"{FOLDER}/network.npz"}
 _FILES |= {f"{FOLDER}/{name}.onnx" for name in ("g_a", "h_a", "g_s", "feature", "maps")}
 REMEDY = "fetch it again, or make it anew with `clic-jax export`"
-
-
-def exported(name_or_path) -> bool:
-    """Whether a published model holds what this runtime needs."""
-    return (folder_of(name_or_path) / FOLDER / "about.json").exists()
 
 
 def load(name_or_path) -> Codec:
     """The codec of a published model that `export.write` has been at. Raises: CheckpointError; NoModel."""
     path = folder_of(name_or_path)
     with explained(f"cannot read {path / FOLDER} ({REMEDY})", UserError):
-        about = limits.read_json(path / FOLDER / "about.json")
+        about = limits.read_json(path / EXPORTED)
         if about["format"] != FORMAT:
             raise CheckpointError(f"{path / FOLDER} has format {about['format']!r:.20}, not {FORMAT}: {REMEDY}")
         identity = limits.read_json(path / "checkpoint.json")["model_id"]
@@ -90,6 +85,8 @@ def programs(config: ModelConfig, graphs: dict[str, bytes], arrays: dict[str, np
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors, which are also raised
+        # its threads would wait in loops for the next call, on processors that NumPy needs between two
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         with explained(f"onnxruntime cannot use the exported {name} ({REMEDY}, or upgrade onnxruntime)"):
             return onnxruntime.InferenceSession(graphs[name], options, providers=["CPUExecutionProvider"])
 
@@ -102,10 +99,8 @@ def programs(config: ModelConfig, graphs: dict[str, bytes], arrays: dict[str, np
         """The row of gains of lmbda [1], as [1, 1, 1, M], or 0.0: `CLIC.gains` in NumPy."""
         if not config.variable_rate:
             return np.float32(0)
-        place = np.interp(np.log(lmbda), np.log(config.lmbdas), np.arange(len(config.lmbdas)))
-        left = np.minimum(place.astype(int), len(config.lmbdas) - 2)
-        rows = arrays[name]
-        return np.float32(rows[left] + (place - left)[:, None] * (rows[left + 1] - rows[left]))[:, None, None]
+        place = np.interp(np.log(lmbda[0]), np.log(config.lmbdas), np.arange(len(config.lmbdas)))
+        return np.float32(stored.between(arrays[name], float(place)))[None, None, None]
 
     def analyse(x, lmbda):
         where = positions(*x.shape[1:3])[None]

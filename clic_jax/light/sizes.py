@@ -12,15 +12,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from clic_jax.errors import UserError
+from clic_jax.runtimes import ExportError
 
 FITTED = ((2, 3), (3, 2), (5, 4), (4, 7), (7, 5), (6, 6))  # sizes (h, w) that the constants come from
 TRIED = ((1, 1), (9, 4))  # and others that they must be right for
 HALF_FROM = 64  # elements from which weights that float16 holds exactly are stored so
-
-
-class ExportError(UserError):
-    """A network that cannot be exported."""
 
 
 def any_size(convert: Callable[[int, int], onnx.ModelProto], unit: int, names: Sequence[str]) -> onnx.ModelProto:
@@ -104,11 +100,10 @@ def _computed(name: str, sizes, found) -> list:
     whole = [np.asarray(v, np.float64) for v in found]
     if any(v.shape != shape or (v != np.rint(v)).any() for v in whole) or len(shape) > 1:
         raise ExportError(f"the network's constant {name} depends on the size, and is not a vector of whole numbers")
-    fitted = len(FITTED)
     terms = np.array([_terms(*size) for size in sizes], np.float64)
     flat = np.stack([v.ravel() for v in whole])
-    weights = np.rint(4 * np.linalg.lstsq(terms[:fitted], flat[:fitted], rcond=None)[0]) / 4
-    if (terms @ weights != flat).any() or (weights != np.rint(weights)).any():
+    weights = np.rint(np.linalg.lstsq(terms[: len(FITTED)], flat[: len(FITTED)], rcond=None)[0])
+    if (terms @ weights != flat).any():
         raise ExportError(f"the network's constant {name} is not linear in the size")
     weights = weights.T.astype(np.int64).reshape(*shape, terms.shape[1])
     integer = name if dtype == np.int64 else f"{name}/int64"

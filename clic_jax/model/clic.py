@@ -184,6 +184,11 @@ class CLIC(nn.Module):
         corrected = y_hat + jnp.pad(corrections, ((0, 0),) * 3 + ((0, y.shape[-1] - n),))
         return corrected, left, jnp.concatenate(coefficients, 1)
 
+    def basis_maps(self, y_hat):
+        """y_hat [B, h, w, M] -> GuidedPQF's orthonormal basis maps [B, h, w, C, A] of its first C channels."""
+        parts = [basis(guide) for basis, guide in zip(self.basis, slices(y_hat, self.config.groups))]
+        return pqf.orthonormal(jnp.concatenate(parts, -2))
+
     def synthesise(self, y_hat, feature, log_inverse=0.0):
         """(Corrected) y_hat and latent feature -> x_hat [B, H, W, 3], not clipped."""
         y_hat = y_hat * jnp.exp(log_inverse)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import resource
 import shutil
 import time
@@ -11,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorstore
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from clic_jax import api
 from clic_jax.checkpoints import limits
@@ -20,7 +17,6 @@ from clic_jax.checkpoints.arrays import CheckpointError
 from clic_jax.config import ConfigError
 from clic_jax.errors import UserError
 from clic_jax.settings import from_json
-from tests.fuzz import folders
 
 # orbax leaves coroutines behind when files are damaged; they complain when they are collected
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -280,32 +276,3 @@ def test_what_unfolds_is_never_told_too_small(folder):
     assert count > 20 and total > 10_000
     with pytest.raises(ValueError, match="unfold"):
         limits._unfolded(b"".join(path.read_bytes() for path in limits._files(folder / "params")), total)
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(rng=st.randoms(use_true_random=False))
-def test_mutated_folders(published_micro, tmp_path, rng):
-    folders.mutate(published_micro, tmp_path / "mutant", rng)
-    assert folders.opened(tmp_path / "mutant") in (
-        "opened",
-        "CheckpointError",
-        "ConfigError",
-        "TableError",
-        "UserError",
-        "OtherArithmetic",
-    )
-
-
-def test_the_mutations_of_folders_do_what_they_say(published_micro, tmp_path):
-    """Each changes a file; and there are seeds that open, that are refused, and that only a forged id lets through."""
-    before = contents(published_micro)
-    for mutation in folders.MUTATIONS:
-        shutil.rmtree(tmp_path / "mutant", ignore_errors=True)
-        shutil.copytree(published_micro, tmp_path / "mutant")
-        mutation(tmp_path / "mutant", random.Random(3))
-        assert contents(tmp_path / "mutant") != before, mutation
-
-
-def contents(folder: Path) -> dict:
-    """What is in it, but for links and pipes."""
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file() and not p.is_symlink()}

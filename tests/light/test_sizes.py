@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from clic_jax import runtimes
 from clic_jax.light import sizes
 
 
@@ -86,7 +87,7 @@ def test_what_is_not_linear_in_the_size_is_refused():
         (unlike, "graph differs between"),
         (map_of_size, "not a vector of whole numbers"),
     ):
-        with pytest.raises(sizes.ExportError, match=match):
+        with pytest.raises(runtimes.ExportError, match=match):
             sizes.any_size(convert, 1, ("x",))
 
 
