@@ -7,6 +7,7 @@ computes before the folder appears; the integer networks are stored as they are.
 import hashlib
 import importlib.util
 import json
+import logging
 import tempfile
 from pathlib import Path
 
@@ -105,6 +106,7 @@ def transforms(config: ModelConfig, params) -> dict:
 
 def _graphs(config: ModelConfig, params) -> tuple[dict, dict]:
     """({name: graph}, {name: [(inputs, output)] as JAX has them})."""
+    logging.getLogger("jax2onnx").setLevel(logging.CRITICAL)  # it tells of each plugin whose package is not there
     import jax2onnx
 
     from clic_jax.light import sizes

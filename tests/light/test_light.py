@@ -34,7 +34,9 @@ from tests.micro import MICRO, MICRO_PAPER
 def exported(published_micro, tmp_path_factory):
     folder = tmp_path_factory.mktemp("light") / "micro"
     shutil.copytree(published_micro, folder)
-    export.write(folder)
+    command = [sys.executable, "-m", "clic_jax", "export", str(folder)]
+    done = subprocess.run(command, env=_env(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{folder} is ready for the runtime onnx\n", "")
     return folder
 
 
