@@ -1,4 +1,4 @@
-"""Arrays on disk: what training states and published weights both need of orbax, with errors of one line.
+"""Arrays on disk by orbax: training states, and ids of what is stored, with errors of one line.
 
 Orbax is imported here alone, when a checkpoint is first opened. Nothing needs the device mesh of the writer.
 """
@@ -17,7 +17,6 @@ from clic_jax.checkpoints.explained import CheckpointError, explained
 from clic_jax.config import Config
 from clic_jax.settings import from_json
 
-WIDE = {np.dtype("float16"): np.dtype("float32")}  # what is stored narrow is read wide
 STEP_REMEDY = "if it is damaged, delete that folder to go on from an earlier step"
 
 
@@ -63,33 +62,32 @@ def read_about(step: Path) -> tuple[Config, dict[str, str]]:
         return from_json(json.dumps(about["config"])), about["ids"]
 
 
-def read_arrays(folder: Path, item: str, remedy: str, ids: dict, example: Any = None, key: str = "") -> Any:
-    """The pytree in `folder`/`item`, or its part `key`, like `example` or on the default device; `ids` are checked."""
-    ocp = orbax()
+def read_state(step: Path, ids: dict, example: Any = None, key: str = "") -> Any:
+    """The state in the folder of a step like `example`, or its part `key` on the default device; `ids` are checked."""
+    ocp, folder = orbax(), step / "state"
     with (
         runtime.computing(),
-        explained(f"cannot read {folder} ({remedy})"),
+        explained(f"cannot read {step} ({STEP_REMEDY})"),
         ocp.PyTreeCheckpointer() as checkpointer,
     ):
-        stored = getattr(checkpointer.metadata(folder / item).item_metadata, "tree", None)
+        stored = getattr(checkpointer.metadata(folder).item_metadata, "tree", None)
         if stored is None:
             raise ValueError("its list of arrays is missing or unreadable")
-        if key and key not in stored:
-            raise CheckpointError(f"{folder} holds {', '.join(stored)}, but no {key!r}, which is what is loaded")
-        if example is None:
-            part = {key: stored[key]} if key else stored
-            example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, WIDE.get(x.dtype, x.dtype)), part)
+        if example is not None:
+            _require_same_arrays(step, stored, example)
+        elif key in stored:
+            example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), {key: stored[key]})
         else:
-            _require_same_arrays(folder, stored, example)
+            raise CheckpointError(f"{step} holds {', '.join(stored)}, but no {key!r}, which is what is loaded")
         local = jax.device_put(0).sharding  # without one, orbax looks for the devices of the writer (its issue 678)
         wanted = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None) or local), example
         )
         how = ocp.checkpoint_utils.construct_restore_args(wanted)
-        tree = checkpointer.restore(folder / item, args=ocp.args.PyTreeRestore(wanted, how, partial_restore=True))
+        tree = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(wanted, how, partial_restore=True))
     for name, identity in part_ids(tree).items():
         if ids.get(name, identity) != identity:
-            raise CheckpointError(f"{folder} has other bits in {name!r} than were saved: {remedy}")
+            raise CheckpointError(f"{step} has other bits in {name!r} than were saved: {STEP_REMEDY}")
     return tree
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from clic_jax import runtime
 from clic_jax.checkpoints import limits
+from clic_jax.checkpoints import params as params_files
 from clic_jax.checkpoints.arrays import (
-    STEP_REMEDY,
     CheckpointError,
     explained,
     flat,
@@ -23,7 +24,7 @@ from clic_jax.checkpoints.arrays import (
     newest_step,
     orbax,
     read_about,
-    read_arrays,
+    read_state,
 )
 from clic_jax.checkpoints.installed import folder_of
 from clic_jax.config import Config
@@ -98,7 +99,7 @@ def load_published(name_or_path: str | os.PathLike) -> tuple[Config, Any, str]:
         if not step:
             raise CheckpointError(f"{path} holds no checkpoint: no checkpoint.json, no steps of a training run")
         config, ids = read_about(step)
-        params = read_arrays(step, "state", STEP_REMEDY, ids, key="ema")["ema"]
+        params = read_state(step, ids, key="ema")["ema"]
         return config, params, model_id(params)
     remedy = "if it is damaged, fetch or publish it again"
     with explained(f"cannot read {path} ({remedy})"):
@@ -108,12 +109,12 @@ def load_published(name_or_path: str | os.PathLike) -> tuple[Config, Any, str]:
             raise CheckpointError(f"{text}: upgrade clic_jax")
         said = about["model_id"]
         config = from_json(limits.read_text(path / "config.json"))
-        limits.check_folder(path / "params")
-    params = read_arrays(path, "params", remedy, ids={})
+        params = params_files.read(path / "params")
     identity = model_id(params, _read_coding(path))
     if identity != said:
         raise CheckpointError(f"{path} has the id {identity}, not {said!r:.20}: {remedy}")
-    return config, params, identity
+    with runtime.computing():
+        return config, jax.device_put(params), identity
 
 
 def load_coding(name_or_path: str | os.PathLike) -> dict:

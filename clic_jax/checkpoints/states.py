@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from clic_jax.checkpoints.arrays import (
-    STEP_REMEDY,
     CheckpointError,
     explained,
     orbax,
     part_ids,
     read_about,
-    read_arrays,
+    read_state,
     stored_config,
 )
 from clic_jax.config import Config
@@ -155,7 +154,7 @@ class TrainingCheckpoints:
         if step not in self._manager.all_steps():
             raise CheckpointError(f"no checkpoint of step {step} in {self._folder}: it has {self._manager.all_steps()}")
         path = self._folder / str(step)
-        return read_arrays(path, "state", STEP_REMEDY, read_about(path)[1], example)
+        return read_state(path, read_about(path)[1], example)
 
 
 def _require_same_config(folder: Path, old: Config, new: Config):

@@ -154,6 +154,12 @@ def test_a_damaged_published_checkpoint_is_refused(tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
+def test_weights_are_read_without_orbax(published_micro):
+    code = "import sys; from clic_jax.checkpoints.published import load_published as load; load(sys.argv[1])"
+    result = python(code + "; print('orbax.checkpoint' in sys.modules)", published_micro)
+    assert result.stdout == "False\n"
+
+
 def test_nothing_tells_where_it_was_written(tmp_path):
     save_published(tmp_path / "a", TINY, make_state().params, {})
     for path in (tmp_path / "a").rglob("*"):
