@@ -80,7 +80,7 @@ def compress(
       fallback: avif, webp or jpegxl (which needs imagecodecs): the picture is coded so as well, with the same squared
         error or less, and losslessly; the smallest is kept, and its file needs no model if it is not the model's.
       verify: whether to decode the file, and compare it with what was meant.
-      runtime: "onnx" or "jax", see `open_model`; with an effort, JAX is what is left.
+      runtime: "onnx", "jax" or "int8", see `open_model`; with an effort, JAX is what is left.
     Raises: QualityError, TileError, EffortError, FallbackError, MissingCodec, ImageError, NoModel, CheckpointError,
       NoRuntime, NotVerified; all `clic_jax.errors.UserError`.
     """
@@ -216,8 +216,9 @@ def open_model(name_or_path: "str | os.PathLike | Codec | None" = None, *, runti
 
     Args:
       name_or_path: as `model` of `compress`; a codec is returned as it is.
-      runtime: "onnx" (onnxruntime and NumPy, JAX is not imported) or "jax" (for GPUs, searches and research); by
-        default $CLIC_JAX_RUNTIME, else the first that the model and this installation have.
+      runtime: "onnx" (onnxruntime and NumPy, JAX is not imported), "jax" (for GPUs, searches and research) or "int8"
+        (onnx with quantised transforms, see docs/runtimes.md); by default $CLIC_JAX_RUNTIME, else the first of onnx and
+        jax that the model and this installation have.
     Raises: NoModel; NoRuntime; CheckpointError for a folder without a model, or with one that cannot write files or is
       damaged.
     """
@@ -237,10 +238,10 @@ def model_folder(name_or_path: str | os.PathLike | None = None) -> Path:
 
 @functools.lru_cache(4)
 def _open(folder: str, runtime: str) -> "Codec":
-    if runtime == "onnx":
+    if runtime != "jax":
         from clic_jax.light import programs
 
-        return programs.load(folder)
+        return programs.load(folder, int8=runtime == "int8")
     import jax
 
     from clic_jax.checkpoints import arrays, limits, published

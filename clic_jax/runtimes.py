@@ -1,7 +1,7 @@
 """Which runtime computes: "onnx" (onnxruntime and NumPy, quick to start) or "jax" (searches, GPUs, research).
 
-Without a word from the user it is the first that the model and this installation allow. Importing this module imports
-neither.
+Without a word from the user it is the first of these that the model and this installation allow. "int8" is "onnx" with
+quantised transforms, for who asks for it. Importing this module imports none of the packages.
 """
 
 import importlib.util
@@ -10,10 +10,11 @@ from pathlib import Path
 
 from clic_jax.errors import UserError
 
-RUNTIMES = ("onnx", "jax")
+RUNTIMES = ("onnx", "jax", "int8")
 VARIABLE = "CLIC_JAX_RUNTIME"  # of the environment, where no argument says it
 FOLDER = "light"  # in a published model: what `clic_jax.light.export` makes of it
 EXPORTED = Path(FOLDER, "about.json")
+QUANTISED = Path(FOLDER, "g_s.int8.onnx")  # and g_a, of `experiments.int8`
 
 
 class NoRuntime(UserError):
@@ -32,15 +33,17 @@ def choose(folder: Path, runtime: str | None = None) -> str:
     asked = runtime or os.environ.get(VARIABLE) or None
     if asked not in (None, *RUNTIMES):
         where = "runtime" if runtime else VARIABLE
-        raise NoRuntime(f"{where} {asked!r} is none: choose {' or '.join(RUNTIMES)}")
+        raise NoRuntime(f"{where} {asked!r} is none: choose {', '.join(RUNTIMES)}")
     exported, have = (folder / EXPORTED).exists(), {"jax": _have("jax"), "onnx": _have("onnxruntime")}
     if asked == "jax" and not have["jax"]:
         raise NoRuntime("JAX, which this needs, is not installed: pip install jax flax optax orbax-checkpoint")
-    if asked == "onnx" and not have["onnx"]:
+    if asked in ("onnx", "int8") and not have["onnx"]:
         raise NoRuntime("onnxruntime is not installed: pip install onnxruntime, or choose the runtime jax")
     if asked == "onnx" and not exported:
         remedy = "`clic-jax export` does that, or choose the runtime jax"
         raise NoRuntime(f"{folder} is not exported for onnxruntime: {remedy}")
+    if asked == "int8" and not (exported and (folder / QUANTISED).exists()):
+        raise NoRuntime(f"{folder} has no transforms in int8: `python -m experiments.int8` makes them, or choose onnx")
     if asked:
         return asked
     if exported and have["onnx"]:

@@ -32,12 +32,15 @@ from clic_jax.settings import from_json
 
 FORMAT = 1  # version of what `export.write` makes
 _FILES = {"config.json", "coding.json", f"{FOLDER}/network.npz"}
-_FILES |= {f"{FOLDER}/{name}.onnx" for name in ("g_a", "h_a", "g_s", "feature", "maps")}
+_FILES |= {f"{FOLDER}/{name}.onnx" for name in ("g_a", "h_a", "g_s", "feature", "maps", "g_a.int8", "g_s.int8")}
 REMEDY = "fetch it again, or make it anew with `clic-jax export`"
 
 
-def load(name_or_path) -> Codec:
-    """The codec of a published model that `export.write` has been at. Raises: CheckpointError; NoModel."""
+def load(name_or_path, int8: bool = False) -> Codec:
+    """The codec of a published model that `export.write` has been at. Raises: CheckpointError; NoModel.
+
+    int8: with the g_a and g_s that `experiments.int8` made.
+    """
     path = folder_of(name_or_path)
     with explained(f"cannot read {path / FOLDER} ({REMEDY})", UserError):
         about = limits.read_json(path / EXPORTED)
@@ -51,6 +54,8 @@ def load(name_or_path) -> Codec:
         data = json.loads(files["coding.json"])
         arrays = integers.unpacked(files[f"{FOLDER}/network.npz"], limits.MAX_WEIGHTS)
         graphs = {Path(name).stem: content for name, content in files.items() if name.endswith(".onnx")}
+        if int8:
+            graphs |= {name: graphs[f"{name}.int8"] for name in ("g_a", "g_s")}
         made = programs(config.model, graphs, arrays)
         return Codec(config, arrays, identity, data, programs=made, parameters=int(about["parameters"]))
 
@@ -73,6 +78,12 @@ def _checked_files(path: Path, digests: dict[str, str]) -> dict[str, bytes]:
         if name.endswith(".onnx") and b"location" in found[name]:  # how a graph names weights in other files
             raise ValueError(f"{name} names other files")
     return found
+
+
+def g_s_input(y_hat: np.ndarray, feature: np.ndarray | None, log_inverse_gain) -> np.ndarray:
+    """What the graph of g_s is given: float32 [1, h, w, M + F]."""
+    y_hat = y_hat * np.exp(log_inverse_gain)
+    return y_hat if feature is None else np.concatenate([y_hat, feature], -1)
 
 
 def programs(config: ModelConfig, graphs: dict[str, bytes], arrays: dict[str, np.ndarray]) -> interface.Programs:
@@ -114,8 +125,7 @@ def programs(config: ModelConfig, graphs: dict[str, bytes], arrays: dict[str, np
         return call("feature", z) if config.feature_channels else None
 
     def synthesise(y_hat, feature, lmbda):
-        y_hat = y_hat * np.exp(gain("log_inverse_gain", lmbda))
-        x_hat = call("g_s", y_hat if feature is None else np.concatenate([y_hat, feature], -1))
+        x_hat = call("g_s", g_s_input(y_hat, feature, gain("log_inverse_gain", lmbda)))
         return np.clip(x_hat, 0, 255, out=x_hat)
 
     def fitted(maps, halves, y_hat):

@@ -40,7 +40,7 @@ def any_size(convert: Callable[[int, int], onnx.ModelProto], unit: int, names: S
     for tensor in graph.initializer:
         found = [values[size][tensor.name] for size in models]
         if all(np.array_equal(value, found[0]) for value in found):
-            kept.append(_narrow(tensor, nodes))
+            kept.append(narrow(tensor, nodes))
         else:
             nodes += _computed(tensor.name, list(models), found)
     rename = {value.name: name for value, name in zip(graph.input, names, strict=True)}
@@ -116,7 +116,7 @@ def _computed(name: str, sizes, found) -> list:
     return nodes
 
 
-def _narrow(tensor, nodes: list):
+def narrow(tensor, nodes: list):
     """The constant as it is stored: float16 and a cast, appended to `nodes`, where that loses nothing."""
     value = numpy_helper.to_array(tensor)
     if value.dtype != np.float32 or value.size < HALF_FROM:

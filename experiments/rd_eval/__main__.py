@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from clic_jax import memory, runtime
+from clic_jax import memory, runtime, runtimes
 from clic_jax.checkpoints import installed
 from clic_jax.coding import equal_quality
 from clic_jax.errors import UserError
@@ -57,6 +57,8 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("--effort", type=int, default=0, metavar="N", help=text)
     text = "of models, what `clic-jax compress --fallback` does (NAME-fallback-CODEC.json)"
     parser.add_argument("--fallback", choices=equal_quality.CHOICES, default=equal_quality.NONE, help=text)
+    text = f"of models, what computes: {points.RUNTIME} as in the committed results, or another (NAME-RUNTIME.json)"
+    parser.add_argument("--runtime", choices=runtimes.RUNTIMES, default=points.RUNTIME, help=text)
     text = f"comma-separated, of {','.join(points.METRICS)}; psnr,ms-ssim by default"
     parser.add_argument("--metric", type=_metrics, default="psnr,ms-ssim", help=text)
     parser.add_argument("--out", type=cli.path, required=True, metavar="DIR", help="folder for NAME.json")
@@ -91,6 +93,8 @@ def chosen(args) -> tuple[list[str], list[str]]:
         raise ArgumentsError("--effort changes files, --estimate writes none: leave one of them out")
     if args.estimate and args.fallback != equal_quality.NONE:
         raise ArgumentsError("--fallback chooses among files, --estimate writes none: leave one of them out")
+    if args.estimate and args.runtime != points.RUNTIME:
+        raise ArgumentsError("--estimate computes with JAX: leave --runtime out")
     models = list(args.model or ())
     if args.model is None and not names:
         models = [installed.DEFAULT_MODEL]
@@ -111,7 +115,8 @@ def subjects(models: list[str], names: list[str], args) -> tuple[list[points.Sub
         except codecs.MissingCodec as error:
             missing += 1
             complain(error)
-    found += [points.of_model(model, args.qualities, args.estimate, args.effort, args.fallback) for model in models]
+    how = {"effort": args.effort, "fallback": args.fallback, "runtime": args.runtime}
+    found += [points.of_model(model, args.qualities, args.estimate, **how) for model in models]
     files = [results.file_name(subject) for subject in found]
     if twice := sorted({name for name in files if files.count(name) > 1}):
         raise ArgumentsError(f"two models would both be {twice[0]}.json: give them different folder names, or --out")

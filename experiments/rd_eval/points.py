@@ -30,7 +30,7 @@ MODEL_QUALITIES = (1, 20, 40, 60, 80, 100)
 # as --metric calls them: as the results do
 METRICS = {"psnr": "psnr-rgb", "ms-ssim": "ms-ssim-rgb", "ssimulacra2": "ssimulacra2"}
 
-RUNTIME = "jax"  # of models: what the committed results were measured with, and what searches need
+RUNTIME = "jax"  # of models, if nothing is said: what the committed results were measured with, what searches need
 
 
 class MissingMetric(UserError):
@@ -76,14 +76,19 @@ def classical(name: str, qualities=None) -> Subject:
 
 
 def of_model(
-    name_or_path: str, qualities=None, estimate: bool = False, effort: int = 0, fallback: str = equal_quality.NONE
+    name_or_path: str,
+    qualities=None,
+    estimate: bool = False,
+    effort: int = 0,
+    fallback: str = equal_quality.NONE,
+    runtime: str = RUNTIME,
 ) -> Subject:
     """The subject of a published model: its .clic files, or with `estimate` the bits that the float model counts.
 
-    effort, fallback: of the encoder, as for `api.compress`. Both are told in the name.
+    effort, fallback, runtime: as for `api.compress`. They are told in the name.
 
     Raises: NoModel, CheckpointError; UserError for a model with one rate only; QualityError; EffortError;
-      FallbackError; MissingCodec.
+      FallbackError; MissingCodec; NoRuntime.
     """
     config, params, model_id = published.load_published(name_or_path)
     if not config.model.variable_rate:
@@ -92,18 +97,18 @@ def of_model(
     for quality in qualities:
         Quality.of(quality)
     name = _model_name(name_or_path)
-    versions = {package: importlib.metadata.version(package) for package in ("clic_jax", "jax", "constriction")}
+    packages = "clic_jax", "jax" if runtime == "jax" else "onnxruntime", "constriction"
+    versions = {package: importlib.metadata.version(package) for package in packages}
     if estimate:
         code = functools.partial(_estimate, config.model, params)
         return Subject(
             f"{name} (estimate)", name, "bits counted by the model, no files", qualities, versions, code, model_id, True
         )
-    opened = api.open_model(name_or_path, runtime=RUNTIME)  # complains here of a model that cannot write files
+    opened = api.open_model(name_or_path, runtime=runtime)  # complains here of a model that cannot write files
     opened.check_effort(effort)
     equal_quality.check(fallback, opened)
-    code = functools.partial(
-        _code_files, name_or_path, {"effort": effort, "fallback": fallback, "runtime": RUNTIME}, set()
-    )
+    options = {"effort": effort, "fallback": fallback, "runtime": runtime}
+    code = functools.partial(_code_files, name_or_path, options, set())
     label, codec, how = name, name, f"{config.name} in .clic files"
     if effort:
         label, codec, how = f"{name}, effort {effort}", f"{name}-effort{effort}", f"{how} of effort {effort}"
@@ -112,6 +117,8 @@ def of_model(
         label, codec = f"{label}, with fallback {fallback}", f"{codec}-fallback-{fallback}"
         how = f"{how}, or {other.label} or lossless WebP in them where that is smaller at equal squared error"
         versions["fallback"] = other.version()
+    if runtime != RUNTIME:
+        label, codec, how = f"{label}, {runtime}", f"{codec}-{runtime}", f"{how}, by the runtime {runtime}"
     return Subject(label, codec, how, qualities, versions, code, model_id)
 
 
@@ -193,9 +200,10 @@ def _code_classical(name: str, x: np.ndarray, quality: float) -> Coded:
 
 def _code_files(model: str, options: dict, seen: set, x: np.ndarray, quality: float) -> Coded:
     """Through a .clic file in memory. `seen`: shapes that are compiled; a new one is coded once untimed."""
+    runtime = options["runtime"]
     if x.shape not in seen:
-        once = api.compress(x, quality=quality, model=model, effort=min(options["effort"], 1), runtime=RUNTIME)
-        api.decompress(once, model=model, max_pixels=None, runtime=RUNTIME)
+        once = api.compress(x, quality=quality, model=model, effort=min(options["effort"], 1), runtime=runtime)
+        api.decompress(once, model=model, max_pixels=None, runtime=runtime)
         seen.add(x.shape)
     files = []
 
@@ -203,7 +211,7 @@ def _code_files(model: str, options: dict, seen: set, x: np.ndarray, quality: fl
         files.append(api.compress(x, quality=quality, model=model, **options))
         return files[-1]
 
-    coded = _timed(encode, lambda data: api.decompress(data, model=model, max_pixels=None, runtime=RUNTIME))
+    coded = _timed(encode, lambda data: api.decompress(data, model=model, max_pixels=None, runtime=runtime))
     if options["fallback"] == equal_quality.NONE:
         return coded
     about = container.peek(files[-1])

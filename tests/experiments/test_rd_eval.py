@@ -94,6 +94,19 @@ def test_effort(photographs, published_micro, tmp_path):
         assert row["bytes"] == len(data) and (row["bytes"], row["psnr-rgb"]) != (other["bytes"], other["psnr-rgb"])
 
 
+def test_runtime(photographs, tmp_path):
+    """Files of the runtime that is asked for, under its name."""
+    common = ("--data", photographs["folder"], "--model", "clic-tiny", "--qualities", 50, "--metric", "psnr")
+    assert run(*common, "--runtime", "onnx", "--out", tmp_path) == 0
+    result = json.loads((tmp_path / "clic-tiny-onnx.json").read_text())
+    assert result["name"] == "clic-tiny, onnx" and "onnxruntime" in result["versions"]
+    for row in result["per_image"]:
+        x = photographs[row["name"]]
+        data = clic_jax.compress(x, model="clic-tiny", runtime="onnx")
+        assert row["bytes"] == len(data)
+        assert row["psnr-rgb"] == pytest.approx(metrics.psnr(x, clic_jax.decompress(data, runtime="onnx")), abs=1e-9)
+
+
 def test_a_model_with_a_fallback(photographs, published_micro, tmp_path):
     """Files of their own name, whose rows say which codec was kept."""
     common = ("--data", photographs["folder"], "--model", published_micro, "--metric", "psnr", "--out", tmp_path)

@@ -144,6 +144,7 @@ def test_codec_that_refuses_an_image(folder, capsys):
         (("--estimate", "--codecs", "jpeg"), "--estimate is of models"),
         (("--estimate", "--effort", "9"), "--effort changes files"),
         (("--effort", "10"), "effort 10 is out of range"),
+        (("--estimate", "--runtime", "onnx"), "--estimate computes with JAX"),
         (("--model", "clic-compact", "clic-compact"), "both be clic-compact.json"),
     ],
 )

@@ -8,13 +8,16 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 from PIL import Image
 
 from clic_jax import api, runtimes
@@ -26,6 +29,7 @@ from clic_jax.light import export, integers, programs
 from clic_jax.model.clic import init_params
 from clic_jax.model.schedule import code_slices
 from clic_jax.quality import Quality
+from experiments import int8
 from tests.conftest import ROOT, photograph
 from tests.micro import MICRO, MICRO_PAPER
 
@@ -42,7 +46,7 @@ def exported(published_micro, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def both(exported):
-    return {name: api.open_model(exported, runtime=name) for name in runtimes.RUNTIMES}
+    return {name: api.open_model(exported, runtime=name) for name in ("onnx", "jax")}
 
 
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(100, 10000), st.integers(0, 10**6))
@@ -78,7 +82,7 @@ def test_the_papers_graph(tmp_path):
     data = measured.measure(config, params, crops)
     published.save_published(tmp_path / "paper", MICRO_PAPER, params, {}, coding=data)
     export.write(tmp_path / "paper")
-    codecs = {name: api.open_model(tmp_path / "paper", runtime=name) for name in runtimes.RUNTIMES}
+    codecs = {name: api.open_model(tmp_path / "paper", runtime=name) for name in ("onnx", "jax")}
     x = rng.integers(0, 256, (70, 130, 3)).astype(np.uint8)
     coded, _ = codecs["jax"].encode(x, Quality(5000))
     shown = [
@@ -90,7 +94,7 @@ def test_the_papers_graph(tmp_path):
 
 def test_integer_networks_are_equal(both):
     """Through the schedule, on integers far beyond what photographs give, where activations saturate."""
-    light, own = (both[name].programs.context for name in runtimes.RUNTIMES)
+    light, own = (both[name].programs.context for name in ("onnx", "jax"))
     rng = np.random.default_rng(0)
     for scale in (3, 300, 30000):
         z = np.int32(np.clip(rng.normal(0, scale, (1, 4, 6, MICRO.model.hyper_layers[-1][0])), -32768, 32767))
@@ -110,7 +114,7 @@ def test_integer_networks_are_equal(both):
 
 
 def test_stored_integers_are_those_of_the_model(both):
-    light, own = (both[name].programs.context for name in runtimes.RUNTIMES)
+    light, own = (both[name].programs.context for name in ("onnx", "jax"))
     for group in integers.GROUPS:
         pairs = zip(jax.tree.leaves(getattr(light, group)), jax.tree.leaves(getattr(own, group)), strict=True)
         for a, b in pairs:
@@ -139,6 +143,7 @@ def test_a_search_needs_jax(both):
 WITHOUT = """
 import sys
 import zipfile
+from pathlib import Path
 for name in ("jax", "jaxlib", "flax", "optax", "orbax", "tensorstore"):
     sys.modules[name] = None  # as if it were not installed, for imports and for those who ask
 """
@@ -257,9 +262,36 @@ def test_runtimes(exported, published_micro, monkeypatch):
     monkeypatch.setenv(runtimes.VARIABLE, "jax")
     assert [runtimes.choose(exported), runtimes.choose(exported, "onnx")] == ["jax", "onnx"]
     monkeypatch.setenv(runtimes.VARIABLE, "cuda")
-    with pytest.raises(runtimes.NoRuntime, match="CLIC_JAX_RUNTIME 'cuda' is none: choose onnx or jax"):
+    with pytest.raises(runtimes.NoRuntime, match="CLIC_JAX_RUNTIME 'cuda' is none: choose onnx, jax, int8"):
         runtimes.choose(exported)
     monkeypatch.setattr(runtimes, "_have", lambda package: package == "jax")
     assert runtimes.choose(exported, "jax") == "jax"
     with pytest.raises(runtimes.NoRuntime, match="onnxruntime is not installed"):
         runtimes.choose(exported, "onnx")
+
+
+def test_int8(exported, tmp_path, monkeypatch):
+    """The command, on a copy: products are integers, files go both ways, pictures differ little, damage is named."""
+    folder = Path(shutil.copytree(exported, tmp_path / "micro"))
+    with pytest.raises(runtimes.NoRuntime, match="has no transforms in int8: `python -m experiments.int8`"):
+        api.open_model(folder, runtime="int8")
+    monkeypatch.setattr(int8, "CROPS", 4)
+    monkeypatch.setattr(int8, "SIDE", 64)
+    assert int8.main([str(folder)]) == 0
+    for name in ("g_a", "g_s"):
+        graph = onnx.load(folder / "light" / f"{name}.int8.onnx").graph
+        tensors = [numpy_helper.to_array(tensor) for tensor in graph.initializer]
+        assert sum(x.size for x in tensors if x.dtype == np.int8) > 200
+    codecs = {name: api.open_model(folder, runtime=name) for name in ("onnx", "int8")}
+    x, quality = photograph(100, 150), Quality(5000)
+    for writer in codecs.values():
+        coded, _ = writer.encode(x, quality)
+        shown = []
+        for reader in codecs.values():
+            latents = reader.read(coded.stream, coded.pqf_bytes is not None, coded.check, 100, 150, quality)
+            shown.append(reader.show(latents, 100, 150).astype(float))
+        assert 0 < np.square(shown[0] - shown[1]).mean() < int8.TOGETHER * x.astype(float).var()
+    path = folder / "light" / "g_s.int8.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="g_s.int8.onnx is not what was exported"):
+        programs.load(folder)
