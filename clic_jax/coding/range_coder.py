@@ -1,5 +1,7 @@
 """Symbols to bytes and back: one range-coded stream over many calls, through the constriction library.
 
+Where that is not installed, for it has no wheels for every machine, `plain_coder` does the same, slower.
+
 The stream is a queue: what is encoded first is decoded first, so that the decoder can derive each call's tables from
 the symbols of the calls before. Within a call the symbols are coded table by table, in the order of the table index and
 then of position, because constriction is fast on runs that share a model (so the bytes do not depend on how tables
@@ -13,14 +15,19 @@ Differs from the reference: integers only, one stream for the picture instead of
 import functools
 from collections.abc import Sequence
 
-import constriction
 import numpy as np
 
-from clic_jax.coding.tables import PRECISION, VALUE_MAX, VALUE_MIN, Table
+from clic_jax.coding import plain_coder
+from clic_jax.coding.tables import PRECISION, TOTAL, VALUE_MAX, VALUE_MIN, Table
 from clic_jax.errors import UserError
 
+try:
+    import constriction
+except ImportError:
+    constriction = None
+
 ESCAPE_BITS = 16  # an escaped value is written in full: a shorter code for small excesses would gain nothing noticeable
-_ESCAPE = constriction.stream.model.Uniform(1 << ESCAPE_BITS)
+_queue = constriction.stream.queue if constriction else plain_coder
 
 
 class StreamError(UserError):
@@ -31,7 +38,7 @@ class Encoder:
     """Collects the symbols of a picture, call by call; `Decoder` needs the same calls, indexes and tables."""
 
     def __init__(self):
-        self._queue = constriction.stream.queue.RangeEncoder()
+        self._queue = _queue.RangeEncoder()
 
     def encode(self, symbols: np.ndarray, index: np.ndarray, tables: Sequence[Table]):
         """Appends symbols [n], integers in VALUE_MIN..VALUE_MAX, the i-th coded with `tables[index[i]]`.
@@ -44,7 +51,7 @@ class Encoder:
         for table, start, stop in groups:
             self._queue.encode(ranks[start:stop], _model(tables[table]))
         if escaped.size:
-            self._queue.encode(escaped - VALUE_MIN, _ESCAPE)
+            self._queue.encode(escaped - VALUE_MIN, _escape())
 
     def finish(self) -> bytes:
         """The stream so far: 32-bit words, big-endian, less the zero bytes at the end, which `Decoder` puts back.
@@ -68,9 +75,7 @@ class Decoder:
 
     def __init__(self, data: bytes):
         """data: what `Encoder.finish` returned. Anything else is taken, too, and decodes to some symbols or other."""
-        self._queue = constriction.stream.queue.RangeDecoder(
-            np.frombuffer(bytes(data) + bytes(-len(data) % 4), ">u4").astype(np.uint32)
-        )
+        self._queue = _queue.RangeDecoder(np.frombuffer(bytes(data) + bytes(-len(data) % 4), ">u4").astype(np.uint32))
 
     def decode(self, index: np.ndarray, tables: Sequence[Table]) -> np.ndarray:
         """The next len(index) symbols, int32 [n] in VALUE_MIN..VALUE_MAX, for the encoder's `index` and `tables`.
@@ -87,7 +92,7 @@ class Decoder:
             escaped[start:stop] = ranks == tables[table].freq.size - 1
             ordered[start:stop] = ranks + tables[table].first
         if count := np.count_nonzero(escaped):
-            ordered[escaped] = self._take(_ESCAPE, count) + VALUE_MIN
+            ordered[escaped] = self._take(_escape(), count) + VALUE_MIN
         symbols = np.empty_like(ordered)
         symbols[order] = ordered
         return symbols
@@ -150,12 +155,22 @@ def _ranks(symbols, order, groups, tables) -> tuple[np.ndarray, np.ndarray]:
     return ranks, np.concatenate(escaped) if escaped else np.empty(0, np.int32)
 
 
+@functools.cache
+def _escape():
+    """The model of ESCAPE_BITS that may be anything."""
+    if not constriction:
+        return range(0, TOTAL + 1, TOTAL >> ESCAPE_BITS)
+    return constriction.stream.model.Uniform(1 << ESCAPE_BITS)
+
+
 @functools.lru_cache(4096)
 def _model(table: Table):
-    """constriction's model with exactly the frequencies of `table`.
+    """The coder's model with exactly the frequencies of `table`; what follows is about constriction's.
 
     It gives each of n symbols 1 of 2**24 and shares the rest, 2**24 - n, in proportion to the floats given, adding
     these up and rounding down. That rest is the sum of freq - 1, so those go through exactly: all sums are integers.
     This is how its version 0.5 works, and the requirements hold it there; the tests read every edge back.
     """
+    if not constriction:
+        return plain_coder.model(table.freq)
     return constriction.stream.model.Categorical(table.freq.astype(np.float64) - 1, perfect=False)

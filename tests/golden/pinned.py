@@ -2,17 +2,18 @@
 
 tests/golden/MODEL_ID/ holds a few .clic files, a sample of each decoded picture, and expected.json. Nothing in it ever
 changes; a model that is released gets a folder of its own by `python -m tests.golden.write NAME`.
+`python -m tests.golden` checks all of them where JAX is not installed.
 """
 
 import hashlib
 import io
+import json
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from clic_jax import api
-from clic_jax.checkpoints import published
+from clic_jax.checkpoints import installed
 from clic_jax.coding.codec import Codec
 from clic_jax.errors import UserError
 from clic_jax.light import programs
@@ -45,22 +46,32 @@ class Listening(Codec):
 
 def listening(name: str, runtime: str = "jax") -> Listening:
     """The codec of an installed model or a published folder, that of "onnx" with its programs and stored integers."""
+    data = json.loads((installed.folder_of(name) / "coding.json").read_text())
     if runtime == "jax":
-        return Listening(*published.load_published(name), published.load_coding(name))
+        from clic_jax.checkpoints import published
+
+        return Listening(*published.load_published(name), data)
     light = programs.load(name)
-    data = published.load_coding(name)
     return Listening(light.config, light.params, light.model_id, data, programs=light.programs)
 
 
 def constants(codec: Codec) -> str:
     """SHA-256 of every integer that a model's files rest on: kernels, biases, shifts, activations, tables."""
     digest, context = hashlib.sha256(), codec.programs.context
-    for array in jax.tree.leaves((context.hyper, context.channel, context.spatial, context.parameters)):
-        array = np.asarray(array)
+    for array in map(np.asarray, _leaves((context.hyper, context.channel, context.spatial, context.parameters))):
         digest.update(f"{array.dtype.name} {array.shape}".encode() + array.tobytes())
     for table in (*codec.prior, *(table for part in codec.tables for table in part)):
         digest.update(f"{table.first} {table.freq.size}".encode() + table.freq.astype("<i4").tobytes())
     return digest.hexdigest()
+
+
+def _leaves(tree):
+    """As jax.tree.leaves."""
+    if isinstance(tree, dict):
+        tree = [tree[key] for key in sorted(tree)]
+    if isinstance(tree, (list, tuple)):
+        return [leaf for part in tree for leaf in _leaves(part)]
+    return [] if tree is None else [tree]
 
 
 def decoded(codec: Listening, data: bytes, tile: int) -> tuple[dict, np.ndarray]:
