@@ -36,14 +36,16 @@ def parse(argv=None) -> argparse.Namespace:
 def build(names: list[str], site: Path, tarball: Path | None = None) -> dict[str, int]:
     """Writes the page, complete or not at all: {file: bytes}.
 
-    Raises: UserError for a folder that holds something else; as `engine.files` and `model.files`.
+    Raises: UserError for a folder that holds something else; for no model; as `engine.files` and `model.files`.
     """
     if site.is_symlink() or site.exists() and not (site / MODELS).is_file() and (site.is_file() or any(site.iterdir())):
         raise UserError(f"{site} holds something else than a page: name another folder, or a new one")
     files = {path.name: path.read_bytes() for path in sorted(PAGE.iterdir()) if path.is_file()}
     files |= {f"{engine.FOLDER}/{name}": content for name, content in engine.files(site, tarball).items()}
+    if not names:
+        raise UserError("no model is installed: give --model FOLDER, a published folder that is exported")
     built = []
-    for name in names:
+    for name in dict.fromkeys(names):
         identity, found = model.files(name)
         about = {"id": identity, "name": Path(name).name, "integrity": model.integrity(found["model.json"])}
         built.append(about)

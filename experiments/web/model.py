@@ -8,13 +8,13 @@ and gains.
 import base64
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from clic_jax.checkpoints.installed import folder_of
 from clic_jax.coding import coefficients, range_coder
-from clic_jax.coding.codec import Codec
 from clic_jax.coding.fixedpoint import INDEX_BITS, Layer, Stack, alive_taps
 from clic_jax.coding.tables import TOTAL, Table
 from clic_jax.errors import UserError
@@ -93,10 +93,11 @@ class _Arrays:
 
 def _stack(stack: Stack, arrays: _Arrays) -> list[dict]:
     tables = [*map(arrays.add, stack.tables), None]
-    return [_layer(layer, arrays) | {"activation": table} for layer, table in zip(stack.layers, tables, strict=True)]
+    return [layer(one, arrays.add) | {"activation": table} for one, table in zip(stack.layers, tables, strict=True)]
 
 
-def _layer(layer: Layer, arrays: _Arrays) -> dict:
+def layer(layer: Layer, add: Callable[[np.ndarray], list]) -> dict:
+    """A layer as `integers.js` has it; add: array -> what stands for it."""
     kernels = [kernel if kernel.ndim == 4 else kernel[None, None] for kernel in (layer.kernel, layer.fine)]
     size, inputs, outputs = len(kernels[0]), *kernels[0].shape[2:]
     taps = alive_taps(np.concatenate(kernels, -1))
@@ -107,8 +108,8 @@ def _layer(layer: Layer, arrays: _Arrays) -> dict:
         "taps": [(int(i - size // 2), int(j - size // 2)) for i, j in taps],
         "inputs": inputs,
         "outputs": outputs,
-        **dict(zip(("kernel", "fine"), map(arrays.add, rows))),
-        **{name: arrays.add(np.int32(getattr(layer, name))) for name in ("bias", "shift", "drop")},
+        **dict(zip(("kernel", "fine"), map(add, rows))),
+        **{name: add(np.int32(getattr(layer, name))) for name in ("bias", "shift", "drop")},
     }
 
 

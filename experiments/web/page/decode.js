@@ -5,7 +5,6 @@ import { unpack } from "./container.js";
 import { readGrey, write } from "./png.js";
 import { RangeDecoder } from "./range_decoder.js";
 import { Y_BITS, codeSlices, indexGain } from "./schedule.js";
-import { transforms } from "./transforms.js";
 
 export const MAX_PIXELS = 2 ** 26; // what a browser's memory holds: 16 bytes a pixel and more
 const STRIDE = 64; // of z
@@ -50,7 +49,6 @@ async function learned(model, header, clock, watch, tile) {
     throw damaged(`${width} x ${height} pixels are not in ${stream.length} bytes`);
   }
   const [h, w] = [4 * zHigh, 4 * zWide];
-  model.transforms ??= transforms(model, model.files);
   const decoder = new RangeDecoder(stream);
   const { yHat, z } = await clock("symbols", () => latents(model, header, decoder, h, w, watch));
   if (header.filtered) {
@@ -82,7 +80,7 @@ function latents(model, header, decoder, h, w, watch) {
     const text = "decoder out of step, so there is no picture: please report this line and the file";
     throw new UserError("Desync", `${text} (${sums}, JavaScript)`);
   }
-  return { yHat: model.transforms.joined(slices, h, w), z };
+  return { yHat: model.transforms.inSteps(slices, h, w), z };
 }
 
 /** Symbols as the 16-bit integers over which their checksum goes. */
@@ -97,12 +95,12 @@ async function shown(rgb, { grey, alpha, width, height }) {
   const plane = alpha && (await readGrey(alpha, width, height));
   if (alpha && !plane) throw damaged("its transparency plane cannot be read");
   if (!grey && !plane) return rgb;
-  const [colours, all] = [grey ? 1 : 3, (grey ? 1 : 3) + (plane ? 1 : 0)];
+  const all = (grey ? 1 : 3) + (plane ? 1 : 0);
   const samples = new Uint8Array(width * height * all);
   for (let i = 0; i < width * height; i++) {
-    const [r, g, b] = [rgb[3 * i], rgb[3 * i + 1], rgb[3 * i + 2]];
-    samples.set(grey ? [Math.floor((r + g + b + 1) / 3)] : [r, g, b], i * all);
-    if (plane) samples[i * all + colours] = plane[i];
+    if (grey) samples[i * all] = Math.floor((rgb[3 * i] + rgb[3 * i + 1] + rgb[3 * i + 2] + 1) / 3);
+    for (let c = 0; c < 3 && !grey; c++) samples[i * all + c] = rgb[3 * i + c];
+    if (plane) samples[i * all + all - 1] = plane[i];
   }
   return samples;
 }

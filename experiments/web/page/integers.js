@@ -1,10 +1,11 @@
 // The entropy model's networks in integers, after clic_jax/coding/fixedpoint.py.
 //
 // A layer has two int8 kernels, the second for what rounding left of the first. Activations are within +-8128 and sums
-// below 2^30, so that products and sums are exact in the float64 that numbers here are, in any order. Maps are arrays
-// [positions, channels], positions row by row.
+// below 2^30, so that they are exact in int32, in any order. Maps are arrays [positions, channels], row by row.
 
-const SPLIT_LIMIT = 8128; // the largest activation
+import { LANES, ROWS, sums, views } from "./products.js";
+
+const LIMIT = 8128; // the largest activation
 const BLOCK = 64; // positions whose neighbourhoods are gathered at a time, so that they stay in the cache
 
 /** round(x / 2^amount) in int32, halves up; a negative amount shifts left. */
@@ -26,69 +27,84 @@ export function run(layers, x, h, w, { subpixel = [], where = null } = {}) {
       [h, w] = [2 * h, 2 * w];
     }
     if (layer.activation) {
-      for (let n = 0; n < x.length; n++) x[n] = layer.activation[clipped(x[n]) + SPLIT_LIMIT];
+      for (let n = 0; n < x.length; n++) x[n] = layer.activation[clipped(x[n]) + LIMIT];
     }
   });
   return { x, h, w };
 }
 
 function clipped(value) {
-  return Math.min(Math.max(value, -SPLIT_LIMIT), SPLIT_LIMIT);
+  return Math.min(Math.max(value, -LIMIT), LIMIT);
 }
 
-/** One convolution with zero padding, at the positions `where`. */
-function convolve(layer, x, h, w, where) {
-  const { taps, inputs, outputs } = layer;
-  const count = where ? where.length : x.length / inputs;
-  const result = new Int32Array(count * outputs);
-  const patches = new Float64Array(BLOCK * taps.length * inputs);
-  for (let start = 0; start < count; start += BLOCK) {
-    const rows = Math.min(BLOCK, count - start);
-    for (let i = 0, to = 0; i < rows; i++) {
-      const place = where ? where[start + i] : start + i;
-      const [row, column] = [Math.floor(place / w), place % w];
-      for (const [down, right] of taps) {
-        const inside = row + down >= 0 && row + down < h && column + right >= 0 && column + right < w;
-        let from = inside ? (place + down * w + right) * inputs : 0;
-        for (let c = 0; c < inputs; c++) patches[to++] = inside ? clipped(x[from++]) : 0;
-      }
+/**
+ * The kernels of a layer, each [outputs, k], as `products` reads them: Int16Array [outputs, k / 8, 2, 8].
+ * k is rounded up to eights, with zeros.
+ */
+export function interleaved(kernel, fine, outputs) {
+  const k = kernel.length / outputs;
+  const padded = roundedUp(k);
+  const result = new Int16Array(outputs * padded * 2);
+  for (let j = 0; j < outputs; j++) {
+    for (let p = 0; p < k; p++) {
+      const to = j * padded * 2 + Math.floor(p / LANES) * LANES * 2 + (p % LANES);
+      result[to] = kernel[j * k + p];
+      result[to + LANES] = fine[j * k + p];
     }
-    multiply(patches, rows, layer, result, start);
   }
   return result;
 }
 
-/** Rows of patches [rows, k] times both kernels [out, k], shifted to the output's unit, into result [.., out]. */
-function multiply(patches, rows, layer, result, start) {
-  const { kernel, fine, bias, drop, shift, outputs } = layer;
-  const k = kernel.length / outputs;
-  for (let j = 0; j < outputs; j++) {
-    const finish = (row, sum, rest) => {
-      if (row < rows) result[(start + row) * outputs + j] = shiftRight(sum + bias[j] + shiftRight(rest, drop[j]), shift[j]);
-    };
-    for (let i = 0; i < rows; i += 4) { // four rows at a time, so that each weight is read once for them
-      let s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-      let f0 = 0, f1 = 0, f2 = 0, f3 = 0;
-      for (let p = j * k, a = i * k; p < j * k + k; p++, a++) {
-        const big = kernel[p];
-        const small = fine[p];
-        const x0 = patches[a];
-        const x1 = patches[a + k];
-        const x2 = patches[a + 2 * k];
-        const x3 = patches[a + 3 * k];
-        s0 += x0 * big;
-        s1 += x1 * big;
-        s2 += x2 * big;
-        s3 += x3 * big;
-        f0 += x0 * small;
-        f1 += x1 * small;
-        f2 += x2 * small;
-        f3 += x3 * small;
+function roundedUp(k) {
+  return Math.ceil(k / LANES) * LANES;
+}
+
+/** One convolution with zero padding, at the positions `where`. */
+function convolve(layer, x, h, w, where) {
+  const { taps, inputs, outputs, kernels } = layer;
+  const count = where ? where.length : x.length / inputs;
+  const result = new Int32Array(count * outputs);
+  const k = roundedUp(taps.length * inputs);
+  const patches = kernels.length; // where in the memory, in 16-bit numbers: kernels, patches, sums
+  const found = patches + BLOCK * k;
+  const { i16, i32 } = views(2 * found + 16 * 2 * ROWS);
+  i16.set(kernels);
+  for (let start = 0; start < count; start += BLOCK) {
+    const rows = Math.min(BLOCK, count - start);
+    for (let i = 0; i < rows; i++) {
+      const place = where ? where[start + i] : start + i;
+      const [row, column] = [Math.floor(place / w), place % w];
+      let to = patches + (i - (i % ROWS)) * k + (i % ROWS) * LANES; // and ROWS * LANES on after each eighth number
+      let lane = 0;
+      for (const [down, right] of taps) {
+        const inside = row + down >= 0 && row + down < h && column + right >= 0 && column + right < w;
+        let from = inside ? (place + down * w + right) * inputs : 0;
+        for (let c = 0; c < inputs; c++) {
+          i16[to + lane++] = inside ? clipped(x[from++]) : 0;
+          if (lane === LANES) {
+            lane = 0;
+            to += ROWS * LANES;
+          }
+        }
       }
-      finish(i, s0, f0);
-      finish(i + 1, s1, f1);
-      finish(i + 2, s2, f2);
-      finish(i + 3, s3, f3);
+    }
+    multiply(layer, k, rows, { i32, patches, found }, result, start);
+  }
+  return result;
+}
+
+/** All patches times both kernels, shifted to the output's unit, into result [.., out] from row `start` on. */
+function multiply({ bias, drop, shift, outputs }, k, rows, { i32, patches, found }, result, start) {
+  for (let j = 0; j < outputs; j++) {
+    for (let i = 0; i < rows; i += ROWS) {
+      sums(2 * (patches + i * k), 4 * j * k, 4 * (j + 1) * k, 2 * found);
+      for (let n = 0; n < Math.min(ROWS, rows - i); n++) {
+        const at = found / 2 + 8 * n;
+        const sum = i32[at] + i32[at + 1] + i32[at + 2] + i32[at + 3];
+        const rest = i32[at + 4] + i32[at + 5] + i32[at + 6] + i32[at + 7];
+        const total = sum + bias[j] + shiftRight(rest, drop[j]);
+        result[(start + i + n) * outputs + j] = shiftRight(total, shift[j]);
+      }
     }
   }
 }

@@ -1,20 +1,22 @@
 // The models that the page was built with: models/models.json names them, and each has a folder of its id.
 
 import { UserError } from "./checks.js";
+import { interleaved } from "./integers.js";
+import { transforms } from "./transforms.js";
 
 const TYPES = { i1: Int8Array, i2: Int16Array, i4: Int32Array, u4: Uint32Array, f4: Float32Array };
 const BUILD = "python -m experiments.web --model";
 
 /**
- * (id) -> a model, read once. read: async (path, integrity) -> ArrayBuffer of a file of the page, which must have that
- * hash ("sha256-...", as the attribute integrity of HTML has it; undefined for none).
+ * async (id) -> a model, read once; by default the first one. read: async (path, integrity) -> ArrayBuffer of a file of
+ * the page, which must have that hash ("sha256-...", as the attribute integrity of HTML has it; undefined for none).
  *
  * Throws a UserError of the kind ModelMismatch that says how to build in a model that is missing.
  */
 export async function openLibrary(read) {
   const { built, released } = json(await read("models/models.json"));
   const opened = {};
-  return async (id) => {
+  return async (id = built[0].id) => {
     const row = built.find((candidate) => candidate.id === id);
     if (!row) throw missing(id, built, released.find((candidate) => candidate.id === id));
     opened[id] ??= openModel(row, read);
@@ -34,7 +36,7 @@ function missing(id, built, row) {
   return new UserError("ModelMismatch", `it needs model ${id}, which this page was built without: ${text}`);
 }
 
-/** model.json with the typed arrays of arrays.bin in the place of [type, offset, length], and `files`, its graphs. */
+/** model.json with the typed arrays of arrays.bin in the place of [type, offset, length], and its graphs. */
 async function openModel({ id, name, integrity }, read) {
   const model = json(await read(`models/${id}/model.json`, integrity));
   const names = Object.keys(model.integrity);
@@ -46,8 +48,7 @@ async function openModel({ id, name, integrity }, read) {
     taps,
     inputs,
     outputs,
-    kernel: Float64Array.from(array(kernel)), // as integers.js multiplies
-    fine: Float64Array.from(array(fine)),
+    kernels: interleaved(array(kernel), array(fine), outputs),
     bias: array(bias),
     shift: array(shift),
     drop: array(drop),
@@ -55,7 +56,7 @@ async function openModel({ id, name, integrity }, read) {
   });
   const table = ({ first, edges }) => ({ first, edges: array(edges) });
   const stacks = Object.entries(model.stacks).map(([group, list]) => [group, list.map((s) => s.map(layer))]);
-  return {
+  const opened = {
     ...model,
     name,
     ...Object.fromEntries(stacks), // hyper, channel, spatial, parameters
@@ -64,8 +65,8 @@ async function openModel({ id, name, integrity }, read) {
     prior: model.prior.map(table),
     tables: model.tables.map((slice) => slice.map(table)),
     coefficients: table(model.coefficients),
-    files,
   };
+  return { ...opened, transforms: transforms(opened, files) };
 }
 
 function json(buffer) {

@@ -5,7 +5,7 @@ const MAX_BYTES = 2 ** 30;
 const PARTS = { model: "opening the model", symbols: "symbols", filter: "filter", picture: "picture", png: "PNG" };
 const CODECS = { avif: "AVIF", webp: "WebP", jpegxl: "JPEG XL" };
 
-let worker = null;
+let worker = new Worker("worker.js", { type: "module" });
 let busy = false;
 let address = ""; // of the PNG that is shown
 
@@ -75,7 +75,9 @@ function facts(file, header, seconds, total) {
     header.icc && "colour profile",
     header.exif && "EXIF data",
   ].filter(Boolean);
-  const parts = Object.entries(seconds).filter(([name, value]) => value >= 0.005 && PARTS[name]);
+  const parts = Object.entries(seconds)
+    .filter(([, value]) => value >= 0.005)
+    .map(([name, value]) => `${PARTS[name]} ${value.toFixed(2)}`);
   const rows = {
     File: file.name,
     Picture: `${header.width} x ${header.height} pixels${header.grey ? ", grey" : ""}`,
@@ -83,11 +85,10 @@ function facts(file, header, seconds, total) {
     Quality: String(header.quality),
     "Coded by": header.codec ? CODECS[header.codec] : `${header.modelName} (model ${header.modelId})`,
     ...(kept.length ? { "With it": kept.join(", ") } : {}),
-    Decoded: `in ${total.toFixed(2)} s: ${parts.map(([name, value]) => `${PARTS[name]} ${value.toFixed(2)}`).join(", ")}`,
+    Decoded: `in ${total.toFixed(2)} s: ${parts.join(", ")}`,
   };
-  const cells = Object.entries(rows).flatMap(([name, value]) => {
-    return [["dt", name], ["dd", value]].map(([tag, text]) => Object.assign(document.createElement(tag), { textContent: text }));
-  });
+  const cell = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
+  const cells = Object.entries(rows).flatMap(([name, value]) => [cell("dt", name), cell("dd", value)]);
   element("facts").replaceChildren(...cells);
 }
 

@@ -74,7 +74,7 @@ async function* chunksOf(bytes, through) {
   for (let { done, value } = await reader.read(); !done; { done, value } = await reader.read()) yield value;
 }
 
-function joined(parts) {
+export function joined(parts) {
   const result = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
   let at = 0;
   for (const part of parts) {

@@ -1,7 +1,7 @@
 // Symbols out of a range-coded stream: docs/format.md, "The range coder"; clic_jax/coding/range_coder.py writes it.
 //
-// A state is 64 bits wide, and numbers here are exact below 2^53. So the state is kept in halves of 32 bits, and what is
-// computed with it in pieces that fit: range >> 24 has 40 bits, a quotient of 24 bits is found in two steps of 12.
+// A state is 64 bits wide, and numbers here are exact below 2^53. So it is kept in halves of 32 bits, and computed
+// with in pieces that fit: range >> 24 has 40 bits, and a quotient of 24 bits is found in two steps of 12.
 
 import { UserError } from "./checks.js";
 

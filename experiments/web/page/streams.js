@@ -1,10 +1,12 @@
 // What a .clic file holds of an AVIF, WebP or JPEG XL picture, and the file around it: clic_jax/files/streams.py.
 
+import { joined } from "./png.js";
+
 const LOSSLESS_WEBP = 0x2f; // the signature of VP8L; the first byte of a VP8 key frame is even
 const RATIOS = [null, [1, 1], [12, 10], [4, 3], [3, 2], [16, 9], [5, 4], [2, 1]]; // of JPEG XL: width to height
 export const TYPES = { avif: "image/avif", webp: "image/webp", jpegxl: "image/jxl" };
 
-/** [width, height] of its picture, said once and before anything is decoded; null for what is no stream of that name. */
+/** [width, height] of its picture, known before anything is decoded; null for what is no stream of that name. */
 export function sizeOf(name, stream) {
   return { avif: avifSize, webp: webpSize, jpegxl: jpegxlSize }[name](stream);
 }
@@ -15,8 +17,8 @@ export function toFile(name, stream, width, height) {
   if (name === "avif") return avif(stream, width, height);
   const kind = stream[0] === LOSSLESS_WEBP ? "VP8L" : "VP8 ";
   const padding = stream.length % 2;
-  const body = join(text("WEBP"), text(kind), u32(stream.length, true), stream, new Uint8Array(padding));
-  return join(text("RIFF"), u32(body.length, true), body);
+  const body = joined([text("WEBP"), text(kind), u32(stream.length, true), stream, new Uint8Array(padding)]);
+  return joined([text("RIFF"), u32(body.length, true), body]);
 }
 
 /** As libavif writes it; 0x113 bytes are before the stream. */
@@ -34,12 +36,12 @@ function avif(stream, width, height) {
   const used = box("ipma", hex("00000000 00000001 0001 04 01028304"));
   const properties = box("iprp", box("ipco", size, depth, codec, colours), used);
   const meta = box("meta", hex("00000000"), handler, item, where, entries, properties);
-  return join(type, meta, box("mdat", stream));
+  return joined([type, meta, box("mdat", stream)]);
 }
 
 function box(kind, ...contents) {
-  const body = join(...contents);
-  return join(u32(8 + body.length), text(kind), body);
+  const body = joined(contents);
+  return joined([u32(8 + body.length), text(kind), body]);
 }
 
 const text = (letters) => Uint8Array.from(letters, (letter) => letter.charCodeAt(0));
@@ -49,10 +51,6 @@ function u32(value, little = false) {
   const bytes = new Uint8Array(4);
   new DataView(bytes.buffer).setUint32(0, value, little);
   return bytes;
-}
-
-function join(...parts) {
-  return Uint8Array.from(parts.flatMap((part) => [...part]));
 }
 
 /** A sequence header of a still picture, and one frame, as OBUs with their sizes. */
@@ -66,7 +64,7 @@ function avifSize(stream) {
   take(5); // level
   const digits = [take(4) + 1, take(4) + 1];
   const size = [take(digits[0]) + 1, take(digits[1]) + 1];
-  return size.some(Number.isNaN) ? null : size;
+  return take.short ? null : size;
 }
 
 /** Where the contents of the OBU of that kind at `at` start and end, or null. */
@@ -99,18 +97,20 @@ function jpegxlSize(stream) {
   const height = side();
   const ratio = RATIOS[take(3)];
   const width = ratio ? Math.floor((height * ratio[0]) / ratio[1]) : side();
-  return Number.isNaN(width) || Number.isNaN(height) ? null : [width, height];
+  return take.short ? null : [width, height];
 }
 
-/** A function that takes as many bits as one asks for from the front; NaN after the end. bit: of a byte, the i-th. */
+/** A function that takes a count of bits from the front; its `short` is set at the end. bit: of a byte, the i-th. */
 function bits(bytes, bit, highestFirst) {
   let at = 0;
-  return (count) => {
+  function take(count) {
     let value = 0;
     for (let i = 0; i < count; i++, at++) {
-      const next = at >> 3 < bytes.length ? bit(bytes[at >> 3], at & 7) : NaN;
+      take.short ||= at >> 3 >= bytes.length;
+      const next = bit(bytes[at >> 3] ?? 0, at & 7);
       value = highestFirst ? 2 * value + next : value + next * 2 ** i;
     }
     return value;
-  };
+  }
+  return take;
 }

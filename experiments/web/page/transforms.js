@@ -14,16 +14,22 @@ const STEP = 1 / 32; // of the filter's coefficients
 export function transforms(model, files) {
   const sessions = {};
 
+  const session = (name) => (sessions[name] ??= ort.InferenceSession.create(files[name]));
+
+  /** Opens what every picture needs. */
+  async function prepare() {
+    for (const name of Object.keys(files).filter((file) => /^(g_s|feature)/.test(file))) await session(name);
+  }
+
   async function call(name, data, dims) {
-    sessions[name] ??= ort.InferenceSession.create(files[name]);
-    const session = await sessions[name];
+    const opened = await session(name);
     const tensor = new ort.Tensor("float32", data, dims);
-    const output = (await session.run({ [session.inputNames[0]]: tensor }))[session.outputNames[0]];
-    return output.data;
+    const outputs = await opened.run({ [opened.inputNames[0]]: tensor });
+    return outputs[opened.outputNames[0]].data;
   }
 
   /** y_hat Float32Array [h * w, M] in quantisation steps, from its slices in 1/64. */
-  function joined(decoded, h, w) {
+  function inSteps(decoded, h, w) {
     return beside(decoded, h * w, Float32Array).map((value) => value * 2 ** -Y_BITS);
   }
 
@@ -63,5 +69,5 @@ export function transforms(model, files) {
     return assemble(synthesise, h * Y_STRIDE, w * Y_STRIDE, height, width, tile, watch);
   }
 
-  return { joined, filter, picture };
+  return { prepare, inSteps, filter, picture };
 }

@@ -24,9 +24,16 @@ async function read(path, integrity) {
   return response.arrayBuffer();
 }
 
+// While a file is being chosen: most of what a first picture waits for is WebAssembly being compiled.
+open()
+  .then((model) => model.transforms.prepare())
+  .catch(() => {}); // a file that needs it will tell
+
 function described(error) {
   if (error instanceof UserError) return error.message;
-  if (error instanceof RangeError) return "the picture needs more memory than this browser has: decode it with clic-jax";
+  if (error instanceof RangeError && /alloc|length/i.test(error.message)) {
+    return "the picture needs more memory than this browser has: decode it with clic-jax";
+  }
   return `this should not happen, please report this line and the file: ${error}`;
 }
 
