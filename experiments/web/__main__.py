@@ -1,8 +1,8 @@
 """Builds a page that decodes .clic files in the browser, to be served by any web server. docs/web.md.
 
-    python -m experiments.web --out site                               with all models of the package
-    python -m experiments.web --model clic-compact --out site          with one, or with several, or published folders
-    python3 -m http.server --directory site                            and then http://localhost:8000
+    python -m experiments.web --out site                         # with all models of the package
+    python -m experiments.web --model clic-compact --out site    # with one, or with several, or published folders
+    python3 -m http.server --directory site                      # and then http://localhost:8000
 
 onnxruntime-web comes from npm, once. A folder that --out names is replaced if it is a page that was built before.
 """
