@@ -8,6 +8,7 @@ import json
 import random
 import subprocess
 import sys
+import warnings
 import zlib
 
 import numpy as np
@@ -20,6 +21,7 @@ from clic_jax.coding import fixedpoint, range_coder, tables, tiles
 from clic_jax.errors import UserError
 from clic_jax.files import classical, container, streams
 from clic_jax.files.container import Header
+from clic_jax.files.pictures import ImageWarning
 from clic_jax.quality import Quality
 from experiments.paths import ROOT
 from experiments.web import __main__ as command
@@ -276,3 +278,18 @@ def test_what_the_page_names_is_in_it(site):
         names = json.loads((folder / "model.json").read_text())["integrity"]
         assert {path.name for path in folder.iterdir()} == {*names, "model.json"}
         assert all(model.integrity((folder / name).read_bytes()) == found for name, found in names.items())
+
+
+@pytest.mark.slow
+def test_new_files(node, tmp_path):
+    """Any size, quality and model, photographs and noise, several tiles: the checksum agrees, and the pixels."""
+    random = np.random.default_rng(5)
+    for seed, name in enumerate(8 * list(installed.installed())):
+        height, width = random.integers(1, 330, 2)
+        x = photograph(height, width, seed) if seed % 6 else random.integers(0, 256, (height, width, 3), np.uint8)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImageWarning)  # that noise is no photograph
+            data = api.compress(x, quality=round(random.uniform(1, 100), 2), model=name, runtime="onnx")
+        (row,) = node([("decode", {"data": text(data), "png": str(tmp_path / "png"), "tile": 256})])
+        assert row["header"]["modelName"] == name
+        assert unlike(api.decompress_image(data, runtime="onnx", tile=256), (tmp_path / "png").read_bytes()) <= 1

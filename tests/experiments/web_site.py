@@ -30,11 +30,14 @@ def built(folder: Path, names: list[str]) -> Path:
 
 
 class Node:
-    """A process of Node that does the tasks of `web_node.mjs`. Skips where Node is not installed."""
+    """A process of Node that does the tasks of `web_node.mjs`. Skips where Node is missing or too old."""
 
     def __init__(self, site: Path):
-        if shutil.which("node") is None:
-            pytest.skip("needs Node.js")
+        said = (
+            subprocess.run(["node", "--version"], capture_output=True, text=True).stdout if shutil.which("node") else ""
+        )
+        if not said or int(said.removeprefix("v").split(".")[0]) < 18:
+            pytest.skip("needs Node.js 18 or newer")
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(["node", str(HARNESS), str(site)], **pipes)
 

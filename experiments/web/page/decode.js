@@ -6,7 +6,7 @@ import { readGrey, write } from "./png.js";
 import { RangeDecoder } from "./range_decoder.js";
 import { Y_BITS, codeSlices, indexGain } from "./schedule.js";
 
-export const MAX_PIXELS = 2 ** 26; // what a browser's memory holds: 16 bytes a pixel and more
+export const MAX_PIXELS = 2 ** 26; // a few header bytes shall not ask for more memory than a browser has
 const STRIDE = 64; // of z
 const FEW_BITS = 128; // by which a stream may be shorter than its symbols say
 

@@ -16,12 +16,12 @@ export function shiftRight(x, amount) {
 /**
  * A stack of layers on x Int32Array [h * w, in]: {x: Int32Array [positions, out], h, w}.
  *
- * subpixel: numbers of the layers that end in depth to space. where: the positions that are wanted of a stack of one
- * layer, or of one whose others are 1x1; by default all.
+ * subpixel: numbers of the layers that end in depth to space. where: the positions of the last layer that are wanted, by
+ * default all.
  */
 export function run(layers, x, h, w, { subpixel = [], where = null } = {}) {
   layers.forEach((layer, i) => {
-    x = convolve(layer, x, h, w, i ? null : where);
+    x = convolve(layer, x, h, w, i === layers.length - 1 ? where : null);
     if (subpixel.includes(i)) {
       x = depthToSpace(x, h, w);
       [h, w] = [2 * h, 2 * w];

@@ -5,15 +5,23 @@ const MAX_BYTES = 2 ** 30;
 const PARTS = { model: "opening the model", symbols: "symbols", filter: "filter", picture: "picture", png: "PNG" };
 const CODECS = { avif: "AVIF", webp: "WebP", jpegxl: "JPEG XL" };
 
-let worker = new Worker("worker.js", { type: "module" });
+let worker = started();
 let busy = false;
 let address = ""; // of the PNG that is shown
+
+function started() {
+  const made = new Worker("worker.js", { type: "module" });
+  made.onerror = () => {
+    if (made === worker) worker = null; // the next file tries again, and tells
+  };
+  return made;
+}
 
 /** Decodes a File; what was being decoded until then is given up. */
 async function open(file) {
   if (busy || !worker) {
     worker?.terminate();
-    worker = new Worker("worker.js", { type: "module" });
+    worker = started();
   }
   busy = true;
   element("error").hidden = true;
