@@ -51,7 +51,7 @@ const TASKS = {
     return [...run([{ ...layer, kernels }], Int32Array.from(x), h, w, { where }).x];
   },
   spans({ size, tile }) {
-    return spans(size, tile).map(({ start, stop, weight }) => ({ start, stop, weight: text(new Uint8Array(weight.buffer)) }));
+    return spans(size, tile).map((span) => ({ ...span, weight: text(new Uint8Array(span.weight.buffer)) }));
   },
   size({ name, stream }) {
     return sizeOf(name, bytes(stream));

@@ -16,8 +16,8 @@ export function shiftRight(x, amount) {
 /**
  * A stack of layers on x Int32Array [h * w, in]: {x: Int32Array [positions, out], h, w}.
  *
- * subpixel: numbers of the layers that end in depth to space. where: the positions of the last layer that are wanted, by
- * default all.
+ * subpixel: numbers of the layers that end in depth to space. where: the positions of the last layer that are wanted,
+ * by default all.
  */
 export function run(layers, x, h, w, { subpixel = [], where = null } = {}) {
   layers.forEach((layer, i) => {
