@@ -16,7 +16,14 @@ from experiments.train import options
 from tests.experiments.test_recipes import table
 
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py"))
-OTHERS = ("benchmark/__main__.py", "plot_rd.py", "rd_eval/__main__.py", "report/__main__.py", "visualize.py")
+OTHERS = (
+    "benchmark/__main__.py",
+    "plot_rd.py",
+    "rd_eval/__main__.py",
+    "report/__main__.py",
+    "visualize.py",
+    "web/__main__.py",
+)
 
 
 def commands(path) -> list[tuple[str, list[str]]]:

@@ -1,0 +1,1 @@
+"""A page that decodes .clic files in the browser. docs/web.md."""
