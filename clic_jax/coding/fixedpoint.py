@@ -36,6 +36,7 @@ INDEX_BITS = 8  # the log scale's fraction of a table step
 SCALE_BITS = 10  # scales that are no logarithms are multiples of 2^-10: the first two tables are 14 of them apart
 SPLIT = 6  # an activation is 64 * high + low, both int8
 LIMIT = 127 << SPLIT  # the largest activation
+BLOCK = 2**22  # inputs of a product that are laid out at once, whatever the size of the picture
 SUM_LIMIT = 2**30  # one bit of int32 is left for the rounding of `shift_right`
 DROP_MAX = 20  # of a rest so small that any scale would do
 
@@ -106,15 +107,21 @@ def exact_sum(kernel, x):
     exact in float64 below 2^53; in float32, which is twice as quick, below 2^24, as sums mostly are.
     """
     (b, h, w, _), out = x.shape, kernel.shape[-1]
-    if kernel.ndim == 4:
-        k, taps = len(kernel), alive_taps(kernel)
-        wide = np.pad(x, ((0, 0), (k // 2,) * 2, (k // 2,) * 2, (0, 0)))
-        x = np.concatenate([wide[:, i : i + h, j : j + w] for i, j in taps], -1)
-        kernel = np.concatenate([kernel[tap] for tap in taps])
-    x, kernel = x.reshape(b * h * w, -1), kernel.astype(np.float32)
-    largest = float(np.abs(kernel).sum(0).max()) * int(max(x.max(initial=0), -x.min(initial=0)))
+    if kernel.ndim == 2:
+        kernel = kernel[None, None]
+    k, taps = len(kernel), alive_taps(kernel)
+    wide = np.pad(x, ((0, 0), (k // 2,) * 2, (k // 2,) * 2, (0, 0))) if k > 1 else x
+    matrix = np.concatenate([kernel[tap] for tap in taps]).astype(np.float32)
+    largest = float(np.abs(matrix).sum(0).max()) * int(max(x.max(initial=0), -x.min(initial=0)))
     exact = np.float32 if largest < 2**24 else np.float64
-    return (x.astype(exact) @ kernel.astype(exact)).astype(np.int32).reshape(b, h, w, out)
+    matrix, found = matrix.astype(exact), np.empty((b, h, w, out), np.int32)
+    rows = max(1, BLOCK // (b * w * len(matrix)))
+    for top in range(0, h, rows):
+        part = found[:, top : top + rows]
+        seen = [wide[:, top + i : top + i + part.shape[1], j : j + w] for i, j in taps]
+        seen = np.concatenate(seen, -1, dtype=exact).reshape(-1, len(matrix))
+        part[:] = (seen @ matrix).reshape(part.shape)
+    return found
 
 
 def alive_taps(kernel) -> list[tuple[int, int]]:

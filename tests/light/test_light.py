@@ -123,8 +123,10 @@ def test_stored_integers_are_those_of_the_model(both):
 
 
 @pytest.mark.parametrize("side", [1, 3, 5])
-def test_exact_sum_is_exact(side):
-    """At the largest activations and kernels there are, against int64."""
+@pytest.mark.parametrize("block", [1, 300, 2**22])
+def test_exact_sum_is_exact(side, block, monkeypatch):
+    """At the largest activations and kernels there are, against int64, however many rows are taken at once."""
+    monkeypatch.setattr(fixedpoint, "BLOCK", block)
     rng = np.random.default_rng(side)
     shape = (7, 4) if side == 1 else (side, side, 7, 4)
     kernel = rng.choice(np.int8([-127, 0, 127]), shape)
