@@ -90,18 +90,20 @@ def convolve(layer: Layer, x):
     xp = x.__array_namespace__()
     x = xp.clip(x, -LIMIT, LIMIT)
     both = np.concatenate([layer.kernel, layer.fine], -1)  # one product, as each costs compilation and memory traffic
+
+    def output(total):
+        total, fine = xp.split(total, 2, -1)
+        return shift_right(total + layer.bias + shift_right(fine, layer.drop), layer.shift)
+
     if xp is np:
-        total = exact_sum(both, x)
-    else:
-        from clic_jax.coding import xla_products
+        return exact_sum(both, x, output)
+    from clic_jax.coding import xla_products
 
-        total = xla_products.split_sum(both, x)
-    total, fine = xp.split(total, 2, -1)
-    return shift_right(total + layer.bias + shift_right(fine, layer.drop), layer.shift)
+    return output(xla_products.split_sum(both, x))
 
 
-def exact_sum(kernel, x):
-    """The int32 convolution of x in +-LIMIT with an int8 kernel, by products of floats that are exact in any order.
+def exact_sum(kernel, x, then=lambda total: total):
+    """`then` of the int32 convolution of x in +-LIMIT with an int8 kernel, by products of floats, exact in any order.
 
     BLAS has no integer products, and int8 kernels of some libraries saturate on processors without VNNI. Integers are
     exact in float64 below 2^53; in float32, which is twice as quick, below 2^24, as sums mostly are.
@@ -114,14 +116,14 @@ def exact_sum(kernel, x):
     matrix = np.concatenate([kernel[tap] for tap in taps]).astype(np.float32)
     largest = float(np.abs(matrix).sum(0).max()) * int(max(x.max(initial=0), -x.min(initial=0)))
     exact = np.float32 if largest < 2**24 else np.float64
-    matrix, found = matrix.astype(exact), np.empty((b, h, w, out), np.int32)
+    matrix, parts = matrix.astype(exact), []
     rows = max(1, BLOCK // (b * w * len(matrix)))
     for top in range(0, h, rows):
-        part = found[:, top : top + rows]
-        seen = [wide[:, top + i : top + i + part.shape[1], j : j + w] for i, j in taps]
-        seen = np.concatenate(seen, -1, dtype=exact).reshape(-1, len(matrix))
-        part[:] = (seen @ matrix).reshape(part.shape)
-    return found
+        n = min(rows, h - top)
+        seen = np.concatenate([wide[:, top + i : top + i + n, j : j + w] for i, j in taps], -1, dtype=exact)
+        total = seen.reshape(b * n * w, -1) @ matrix
+        parts.append(then(total.astype(np.int32).reshape(b, n, w, out)))
+    return np.concatenate(parts, 1)
 
 
 def alive_taps(kernel) -> list[tuple[int, int]]:
