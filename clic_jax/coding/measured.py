@@ -15,7 +15,6 @@ from clic_jax import runtime
 from clic_jax.coding import calibration, fixedpoint
 from clic_jax.coding.tables import Table, pmf_table
 from clic_jax.config import ModelConfig
-from clic_jax.errors import UserError
 from clic_jax.model.checkerboard import split
 from clic_jax.model.clic import CLIC, init_params
 from clic_jax.model.entropy import FactorizedPrior, logit_likelihood
@@ -75,14 +74,12 @@ def _counts(config: ModelConfig, tensors):
 
 
 def prior_tables(prior) -> list[Table]:
-    """The learned prior of z as one table a channel, from its quantile at Z_TAIL to that at 1 - Z_TAIL.
+    """The learned prior of z about its medians, a table a channel, from its quantile at Z_TAIL to that at 1 - Z_TAIL.
 
-    At most from -255 to 255. Raises: UserError for a prior whose rounding grid is not the integers.
+    At most from -255 to 255.
     """
     channels = prior["bias0"].shape[0]
-    values = jnp.broadcast_to(jnp.arange(-255.0, 256.0)[:, None], (511, channels))
-    if np.any(prior["median"]):
-        raise UserError("this prior's medians are not 0: models trained here have none, others cannot be coded yet")
+    values = jnp.arange(-255.0, 256.0)[:, None] + jnp.broadcast_to(prior["median"], channels)
     _, logits = FactorizedPrior().apply({"params": prior}, values)
     pmf = np.asarray(logit_likelihood(logits, values), np.float64)
     below, above = np.cumsum(pmf, 0), np.cumsum(pmf[::-1], 0)[::-1]

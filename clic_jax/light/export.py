@@ -77,7 +77,7 @@ def write(folder: Path | str) -> None:
 
 def transforms(config: ModelConfig, params) -> dict:
     """{name: (function of float32 arrays, unit of `sizes.any_size`, names of inputs, (h, w) -> shapes)}."""
-    model, c = CLIC(config), config
+    model, c, median = CLIC(config), config, params["prior"]["median"]
     m, f, n = c.latent_channels, c.feature_channels, c.hyper_layers[-1][0]
 
     def applied(method):
@@ -93,11 +93,11 @@ def transforms(config: ModelConfig, params) -> dict:
             ("x", "where"),
             lambda h, w: [(1, 64 * h, 64 * w, 3), (1, 64 * h, 64 * w, 2)],
         ),
-        "h_a": (applied(CLIC.hyper_analyse), 4, ("y",), of_y(m)),
+        "h_a": (applied(lambda module, y: module.hyper_analyse(y) - median), 4, ("y",), of_y(m)),
         "g_s": (applied(lambda module, y: 255 * module.g_s(y)), 4, ("y",), of_y(m + f)),
     }
     if f:
-        feature = applied(lambda module, z: module.hyper_features(z)[1])
+        feature = applied(lambda module, z: module.hyper_features(z + median)[1])
         found["feature"] = (feature, 1, ("z",), lambda h, w: [(1, h, w, n)])
     if c.pqf != "none":
         found["maps"] = (applied(CLIC.basis_maps), 4, ("y_hat",), of_y(m))
