@@ -6,6 +6,7 @@ same ones.
 """
 
 import dataclasses
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ COUNTED = 256  # larger symbols of y keep the frequencies of their density
 Z_TAIL = 1e-7  # of a channel of z is left to the escape symbol on each side
 
 
-def measure(config: ModelConfig, params, crops) -> dict:
+def measure(config: ModelConfig, params, crops, watch: Callable[[range], Iterable] = iter) -> dict:
     """The coding data of a model, JSON-ready.
 
     {"arithmetic": version, "model": the config's fields, "exponents": {stack: [int]}, "prior": [{"first", "freq"}],
@@ -33,6 +34,7 @@ def measure(config: ModelConfig, params, crops) -> dict:
 
     Args:
       crops: uint8 [n, S, S, 3], S a multiple of 64; some dozens of 256x256 pixels, over all kinds of content.
+      watch: wraps the range of batches of four crops at each lmbda, as `tqdm.tqdm` does, to show progress.
     """
     model = CLIC(config)
 
@@ -42,13 +44,14 @@ def measure(config: ModelConfig, params, crops) -> dict:
         return tensors["y_hat"], tensors["z_hat"], _counts(config, tensors)
 
     seen, counts = [], 0
-    for lmbda in config.lmbdas:
-        for start in range(0, len(crops), 4):
-            batch = crops[start : start + 4]
-            y_hat, z_hat, here = look(batch, jnp.full(len(batch), lmbda))
-            counts = counts + np.asarray(here, np.int64)
-            if lmbda in (config.lmbdas[0], config.lmbdas[-1]):
-                seen.append((y_hat, z_hat))
+    batches = -(-len(crops) // 4)
+    for i in watch(range(len(config.lmbdas) * batches)):
+        lmbda, start = config.lmbdas[i // batches], i % batches * 4
+        batch = crops[start : start + 4]
+        y_hat, z_hat, here = look(batch, jnp.full(len(batch), lmbda))
+        counts = counts + np.asarray(here, np.int64)
+        if lmbda in (config.lmbdas[0], config.lmbdas[-1]):
+            seen.append((y_hat, z_hat))
     prior = prior_tables(params["prior"])
     return {
         "arithmetic": fixedpoint.ARITHMETIC,

@@ -8,7 +8,6 @@ import hashlib
 import importlib.util
 import json
 import logging
-import tempfile
 from pathlib import Path
 
 import jax
@@ -20,6 +19,7 @@ from clic_jax.checkpoints.explained import explained
 from clic_jax.coding.fixedpoint import FixedContext
 from clic_jax.config import ModelConfig
 from clic_jax.errors import UserError
+from clic_jax.files import atomic
 from clic_jax.light import integers
 from clic_jax.light.programs import FORMAT
 from clic_jax.model.arrange import positions
@@ -51,11 +51,7 @@ def write(folder: Path | str) -> None:
     context = FixedContext(config.model, params, data["exponents"])
     gains = {name: np.asarray(params[name]) for name in ("log_gain", "log_inverse_gain") if name in params}
     graphs, expected = _graphs(config.model, params)
-    with (
-        explained(f"cannot write {folder / FOLDER}", UserError),
-        tempfile.TemporaryDirectory(prefix=f".{FOLDER}.", dir=folder) as parent,
-    ):
-        made = Path(parent) / FOLDER
+    with explained(f"cannot write {folder / FOLDER}", UserError), atomic.new_folder(folder / FOLDER) as made:
         made.mkdir()
         (made / "network.npz").write_bytes(integers.packed(context, **gains))
         for name, graph in graphs.items():
@@ -70,9 +66,6 @@ def write(folder: Path | str) -> None:
         }
         (made / "about.json").write_text(json.dumps(about, indent=1))
         _compare(made, expected)
-        if (folder / FOLDER).exists():
-            (folder / FOLDER).rename(Path(parent) / "old")
-        made.rename(folder / FOLDER)
 
 
 def transforms(config: ModelConfig, params) -> dict:
