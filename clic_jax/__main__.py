@@ -15,7 +15,7 @@ from clic_jax.bulk import engines, places, run, sources, work
 from clic_jax.checkpoints.installed import remedy
 from clic_jax.coding import tiles
 from clic_jax.errors import UserError
-from clic_jax.exchange import commands as commands_of_weights
+from clic_jax.exchange import commands as weights
 from clic_jax.files import container, outputs, pictures, streams
 from clic_jax.files.contents import contents
 from clic_jax.quality import Quality
@@ -87,11 +87,11 @@ def _parser() -> Parser:
     files(sub, "MODEL", "a name or a folder")
     _add_runtime(sub)
     text = "A checkpoint of the authors' PyTorch model as a model that codes pictures; needs no PyTorch."
-    commands_of_weights.add_convert(command("convert", commands_of_weights.convert, text))
+    weights.add_convert(command("convert", weights.convert, text))
     text = "A published model made ready for the runtime onnx, or as safetensors or StableHLO (docs/weights.md)."
     sub = command("export", _export, text)
     files(sub, "MODEL", "a folder, or the name of an installed model", nargs="+")
-    commands_of_weights.add_export(sub)
+    weights.add_export(sub)
     return parser
 
 
@@ -210,8 +210,8 @@ def _models(args) -> int:
 
 def _export(args) -> int:
     cli.standard_output()
-    commands_of_weights.check_export(args)
-    return _batch(args.inputs, functools.partial(commands_of_weights.export, args))
+    weights.check_export(args)
+    return _batch(args.inputs, functools.partial(weights.export, args))
 
 
 def _tasks(args, suffix: str) -> list[sources.Task]:

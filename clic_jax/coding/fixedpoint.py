@@ -31,6 +31,7 @@ from clic_jax.scales import LOG_MIN, LOG_STEP, SCALE_TABLE
 # by one bit, is a new number, under which models are published anew; those of other numbers are refused by name
 # (docs/format.md). tests/golden holds files that must keep decoding.
 ARITHMETIC = 1
+WITH_MEDIANS = 100 + ARITHMETIC  # the same, of models whose z has medians, which 0.2.0 would leave out without a word
 Y_BITS = 6  # y_hat and mean are multiples of 2^-6: an eighth would cost 0.05 to 0.15 dB
 SEEN_BITS = 3  # of which the context networks see these, for the range that large coefficients need
 INDEX_BITS = 8  # the log scale's fraction of a table step

@@ -54,7 +54,7 @@ def measure(config: ModelConfig, params, crops, watch: Callable[[range], Iterabl
             seen.append((y_hat, z_hat))
     prior = prior_tables(params["prior"])
     return {
-        "arithmetic": fixedpoint.ARITHMETIC,
+        "arithmetic": fixedpoint.WITH_MEDIANS if np.any(params["prior"]["median"]) else fixedpoint.ARITHMETIC,
         "model": dataclasses.asdict(config),
         "exponents": calibration.calibrate(config, params, seen),
         "prior": [{"first": table.first, "freq": table.freq.tolist()} for table in prior],
