@@ -34,7 +34,7 @@ _DTYPES = {"Double": "f8", "Float": "f4", "Half": "f2", "BFloat16": "u2", "Long"
 _DTYPES |= {"Char": "i1", "Byte": "u1", "Bool": "?"}
 _STORAGES = {f"{room}.{name}Storage": name for room in ("torch", "torch.cuda") for name in _DTYPES}
 _TENSORS = {"torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"}
-_CALLED = {"collections.OrderedDict", "torch.Size", "torch._utils._rebuild_parameter", *_TENSORS}
+_CALLED = {"collections.OrderedDict", "torch._utils._rebuild_parameter", *_TENSORS}
 
 
 class UnsafeCheckpoint(CheckpointError):
@@ -159,17 +159,16 @@ def state_dict(path: Path, tree: Any) -> dict[str, Tensor]:
 def _arrays(tensors: dict[str, Tensor], read: Callable[[Storage], bytes], order: str) -> dict[str, np.ndarray]:
     """What is claimed is added up before anything is read."""
     storages = {tensor.storage for tensor in tensors.values()}
-    claimed = sum(storage.bytes for storage in storages)
-    if max(claimed, sum(4 * math.prod(tensor.shape) for tensor in tensors.values())) > MAX_WEIGHTS:
+    unfolded = sum(4 * math.prod(tensor.shape) for tensor in tensors.values())
+    if max(unfolded, sum(storage.bytes for storage in storages)) > MAX_WEIGHTS:
         raise ValueError(f"its tensors claim more than {MAX_WEIGHTS} bytes")
     contents, arrays = {}, {}
     for storage in storages:
         content = read(storage)
         if len(content) != storage.bytes:
             raise ValueError(f"the storage {storage.key[:40]} is shorter than was said")
-        numbers = np.frombuffer(content, np.dtype(_DTYPES[storage.kind]).newbyteorder(order)).astype(
-            _DTYPES[storage.kind]
-        )
+        kind = np.dtype(_DTYPES[storage.kind])
+        numbers = np.frombuffer(content, kind.newbyteorder(order)).astype(kind)
         wide = storage.kind == "BFloat16"
         contents[storage] = (numbers.astype(np.uint32) << 16).view(np.float32) if wide else numbers
     for name, (storage, offset, shape, stride) in tensors.items():
@@ -243,9 +242,8 @@ def unpickled(path: Path, file: io.BytesIO) -> Any:
                 stack.pop()
                 _container(stack[-1], dict)
             case other:
-                raise UnsafeCheckpoint(
-                    f"{path} is refused: its pickle has the instruction {other} {str(argument or '')[:60]!r}; {REMEDY}"
-                )
+                text = f"{other} {argument or ''}"[:80]
+                raise UnsafeCheckpoint(f"{path} is refused: its pickle has the instruction {text!r}; {REMEDY}")
 
 
 def _container(value, kind: type):
@@ -274,8 +272,6 @@ def _storage(kind, named, key, _, count, view=None) -> Storage:
 def _called(name: str, *arguments):
     if name == "collections.OrderedDict":
         return _pairs(arguments[0]) if arguments else {}
-    if name == "torch.Size":
-        return tuple(_container(arguments[0], tuple))
     if name == "torch._utils._rebuild_parameter":
         return _container(arguments[0], Tensor)
     if name not in _TENSORS:
