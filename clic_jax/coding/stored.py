@@ -25,7 +25,7 @@ def check(config: ModelConfig, data: dict) -> None:
     Raises: OtherArithmetic; UserError naming a setting of the model that was changed since.
     """
     version = data.get("arithmetic", 1)  # the first models said neither this nor their config
-    if version != fixedpoint.ARITHMETIC:
+    if version not in (fixedpoint.ARITHMETIC, fixedpoint.WITH_MEDIANS):
         raise OtherArithmetic(
             f"the model codes in arithmetic {version!r:.20}, this clic_jax in arithmetic {fixedpoint.ARITHMETIC}: "
             f"{'upgrade clic_jax' if version > fixedpoint.ARITHMETIC else 'publish the model anew'}"

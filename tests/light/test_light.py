@@ -75,9 +75,10 @@ def test_tiles(both):
 
 
 def test_the_papers_graph(tmp_path):
-    """Checkerboard blocks, three hyper decoders, joint filter, one rate, strided stem: exported, and the same."""
+    """Checkerboard blocks, three hyper decoders, medians, joint filter, one rate: exported, and the same."""
     config, rng = MICRO_PAPER.model, np.random.default_rng(0)
-    params = init_params(config)
+    params = jax.device_get(init_params(config))
+    params["prior"]["median"] = rng.uniform(-2, 2, params["prior"]["median"].shape).astype(np.float32)
     crops = np.stack([photograph(64, 64, seed) for seed in range(4)])
     data = measured.measure(config, params, crops)
     published.save_published(tmp_path / "paper", MICRO_PAPER, params, {}, coding=data)
