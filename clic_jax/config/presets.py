@@ -135,7 +135,7 @@ MINI = Config(
         lmbdas=PAPER_LMBDAS,
     ),
     train=dataclasses.replace(
-        TINY.train, steps=4000, learning_rate=1e-3, pca_start=False, schedule="cosine", ema=0.998
+        TINY.train, steps=4000, batch=2, warmup=100, pca_start=False, schedule="cosine", ema=0.998
     ),
 )
 
