@@ -62,7 +62,7 @@ def settle(args) -> tuple[Study, training.Photographs | None]:
     names = study.there() if args.variants is None else [name.strip() for name in args.variants.split(",")]
     configs = study.configs(base, list(filter(None, names)))
     options = {name: getattr(args, name) for name in ("seeds", "minutes", "chunk", "data", "valid")}
-    about = study.describe(configs, asked_steps=args.steps, base=base.name, **options)
+    about = study.describe(configs, steps=args.steps, base=base.name, **options)
     steps, photographs = args.steps or study.remembered(args.out, about), None
     if args.steps:
         study.remembered(args.out, about)

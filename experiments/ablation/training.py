@@ -41,15 +41,16 @@ class Photographs:
         """uint8 [n, size, size, 3], always the same: what the tables of files are measured on."""
         return np.asarray(data.random_crops(self.photos, jax.random.key(0), batch=n, size=size))
 
-    def feed(self, cfg: Config) -> feed.Feed:
-        """The feed of a config, its step compiled."""
-        return feed.cached(cfg, self.photos, self.on_devices, self.mesh, steps.state_shapes(cfg, self.mesh), True)
+    def feed(self, cfg: Config) -> tuple[feed.Feed, steps.TrainState]:
+        """The feed of a config, its step compiled, and the shapes of its state."""
+        shapes = steps.state_shapes(cfg, self.mesh)
+        return feed.cached(cfg, self.photos, self.on_devices, self.mesh, shapes, True), shapes
 
 
 def settle(cfg: Config, photographs: Photographs, minutes: float) -> int:
     """The steps that the full model makes in so many minutes, by some steps of it."""
     cfg = of_length(cfg, 1000)
-    source = photographs.feed(cfg)
+    source, _ = photographs.feed(cfg)
     state = train.first_state(cfg, source.crops, None, photographs.mesh)
     batches = source.batches(0)
     state, told = source.step(state, next(batches))
@@ -62,10 +63,12 @@ def settle(cfg: Config, photographs: Photographs, minutes: float) -> int:
     return max(int(60 * minutes / seconds), 1)
 
 
-def compile_all(study: Study, photographs: Photographs, runs: list[Run]) -> dict[str, feed.Feed]:
-    """The feed of each variant that has steps left."""
+def compile_all(study: Study, photographs: Photographs, runs: list[Run], asked: list) -> dict[str, tuple]:
+    """`Photographs.feed` of each variant that has steps left; of fewer, where `asked` has stopped it."""
     wanted, feeds = {run.variant for run in runs if run.step < study.steps}, {}
     for name in (name for name in study.configs if name in wanted):
+        if asked:
+            break
         say(f"compiling {name}, {len(feeds) + 1} of {len(wanted)}")
         feeds[name] = photographs.feed(of_length(study.configs[name], study.steps))
     return feeds
@@ -74,15 +77,18 @@ def compile_all(study: Study, photographs: Photographs, runs: list[Run]) -> dict
 def train_all(study: Study, photographs: Photographs, asked: list) -> bool:
     """Trains every run to the study's last step; False where `asked` (of `loop.stop_signals`) has stopped it first."""
     runs = [run for run in study.runs() if not run.diverged.exists()]
-    feeds = compile_all(study, photographs, runs)
+    feeds = compile_all(study, photographs, runs, asked)
+    if asked:
+        return False
     total, done, new, begin = len(runs) * study.steps, sum(run.step for run in runs), 0, time.monotonic()
     for target in range(study.chunk, study.steps + study.chunk, study.chunk):
         for run in runs:
             first, last = run.step, min(target, study.steps)
             if first >= last or run.diverged.exists():
                 continue
-            source = feed.with_seed(feeds[run.variant], run.seed, photographs.mesh)
-            interrupted = turn(study, run, last, source, photographs.mesh, asked)
+            source, shapes = feeds[run.variant]
+            source = feed.with_seed(source, run.seed, photographs.mesh)
+            interrupted = turn(study, run, last, source, shapes, photographs.mesh, asked)
             new += run.step - first
             rate = new / (time.monotonic() - begin)
             left = tqdm.format_interval((total - done - new) / rate) if rate else "?"
@@ -93,14 +99,13 @@ def train_all(study: Study, photographs: Photographs, asked: list) -> bool:
     return True
 
 
-def turn(study: Study, run: Run, last: int, source: feed.Feed, mesh, asked: list) -> bool:
+def turn(study: Study, run: Run, last: int, source: feed.Feed, shapes, mesh, asked: list) -> bool:
     """One run's next steps, up to `last`, from its checkpoint to its next one; whether it was asked to stop.
 
     A run that is no longer finite is noted as such, and left.
     """
     cfg = of_length(study.configs[run.variant], study.steps)
     cfg = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, seed=run.seed))
-    shapes = steps.state_shapes(cfg, mesh)
     with states.TrainingCheckpoints(run.folder, cfg, keep_last=1) as manager:
         if manager.latest_step() is None:
             state = train.first_state(cfg, source.crops, None, mesh)

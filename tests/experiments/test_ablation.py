@@ -114,13 +114,13 @@ def test_stopped_and_killed_it_ends_the_same(folder, whole, one_device, monkeypa
     """Killed within a save, and asked to stop within a turn: the same command gives the same points and parameters."""
     arguments, turn, count = command(folder, "cut", "--steps", str(STEPS), "--estimate"), training.turn, [0]
 
-    def cut(work, run, last, source, mesh, asked):
+    def cut(work, run, last, *rest):
         count[0] += 1
         if count[0] == 3:
             raise Killed
         if count[0] == 5:
-            asked.append(2)
-        return turn(work, run, last, source, mesh, asked)
+            rest[-1].append(2)  # as `loop.stop_signals` does
+        return turn(work, run, last, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "turn", cut)
@@ -142,7 +142,7 @@ def test_stopped_and_killed_it_ends_the_same(folder, whole, one_device, monkeypa
     "change, text",
     [
         (["--seeds", "3"], "seeds = 2, this one has 3"),
-        (["--steps", "8"], "asked_steps = 6, this one has 8"),
+        (["--steps", "8"], "steps = 6, this one has 8"),
         (["--variants", "no_offset"], "variants = "),
         (["--set", "train.batch=16"], "another base or --set"),
     ],
@@ -234,7 +234,7 @@ def test_diverged_runs_are_told_and_left(folder, one_device, monkeypatch, capsys
     """The rest of the study goes on."""
     base = command(folder, "diverged", "--steps", "2", "--estimate", "--set", "train.learning_rate=1e30")
     assert ablation.main([*base, "--set", "train.grad_clip=1e30"]) == 0
-    assert "not finite" in capsys.readouterr().err
+    assert "full, seed 0: bpp is nan at step 2" in capsys.readouterr().err
     assert (folder / "diverged" / "full" / "0" / "diverged.txt").exists()
     assert "no result" in (folder / "diverged" / "ablation.md").read_text()
 
