@@ -55,6 +55,7 @@ def index_gain(config: ModelConfig, params, quality: Quality) -> np.ndarray:
         return np.zeros(config.latent_channels, np.int32)
     rows = params["log_gain"]
     gain = between(rows, quality.place(len(rows)))
+    gain = np.broadcast_to(gain, config.latent_channels)  # a scalar gain is one for all channels
     return np.floor(gain / LOG_STEP * 2**fixedpoint.INDEX_BITS + 0.5).astype(np.int32)
 
 

@@ -46,6 +46,9 @@ def write(folder: Path | str) -> None:
         raise ExportError(f"jax2onnx, which converts the networks, is not installed: {REMEDY}")
     folder = Path(folder)
     config, params, identity = published.load_published(folder)
+    for name, value in (("pqf", "plain"), ("gains", "scalar")):  # of ablations
+        if getattr(config.model, name) == value:
+            raise ExportError(f"{folder} has model.{name} = {value!r}, which the runtime jax alone computes")
     data = published.load_coding(folder)
     params = jax.device_get(params)
     context = FixedContext(config.model, params, data["exponents"])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from clic_jax.config import Config
@@ -48,13 +49,29 @@ def open_feed(cfg: Config, spec: str, workers: int, mesh, shapes) -> Feed:
         return Feed(streamed, first_crops, *compiled)
 
     photos = data.load_photos(spec, min_size=t.crop)
-    on_devices = steps.replicate(mesh, photos)  # the compiled step draws its own crops
+    return cached(cfg, photos, steps.replicate(mesh, photos), mesh, shapes)
+
+
+def cached(cfg: Config, photos, on_devices, mesh, shapes, seeded: bool = False) -> Feed:
+    """The feed of photographs in memory, given on the host and on every device of the mesh; the step crops them.
+
+    seeded: batches are (photographs, seed), as `steps.make_cached_steps` has them; `with_seed` chooses another.
+    """
+    t = cfg.train
+    batch = (on_devices, steps.replicate(mesh, jnp.int32(t.seed))) if seeded else on_devices
 
     def drawn(n, size):
         return np.asarray(data.random_crops(photos, jax.random.key(t.seed), batch=n, size=size))
 
-    compiled = _compiled(steps.make_cached_steps(cfg, mesh), t.steps_per_call, shapes, on_devices)
-    return Feed(lambda first: itertools.repeat(on_devices), drawn, *compiled)
+    compiled = _compiled(steps.make_cached_steps(cfg, mesh, seeded), t.steps_per_call, shapes, batch)
+    return Feed(lambda first: itertools.repeat(batch), drawn, *compiled)
+
+
+def with_seed(feed: Feed, seed: int, mesh) -> Feed:
+    """A seeded feed whose batches are of that seed."""
+    photos, _ = next(feed.batches(0))
+    batch = photos, steps.replicate(mesh, jnp.int32(seed))
+    return feed._replace(batches=lambda first: itertools.repeat(batch))
 
 
 def _compiled(step, per_call: int, *shapes) -> tuple:
