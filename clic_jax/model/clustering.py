@@ -122,8 +122,11 @@ def adaptive_pool(x, side: int, pool, reach: float = 0.0):
     def windows(x, axis):
         n = x.shape[axis]
         for a in range(side):
-            begin, end = math.floor((a - reach) * n / side), math.ceil((a + 1 + reach) * n / side)
-            yield lax.slice_in_dim(x, max(begin, 0), min(end, n), axis=axis)
+            begin, end = a * n // side, -(-(a + 1) * n // side)  # of integers alone, for n may be a symbol
+            if reach:
+                begin, end = math.floor((a - reach) * n / side), math.ceil((a + 1 + reach) * n / side)
+                begin, end = max(begin, 0), min(end, n)
+            yield lax.slice_in_dim(x, begin, end, axis=axis)
 
     return jnp.stack([jnp.stack([pool(cell, (1, 2)) for cell in windows(row, 2)], 1) for row in windows(x, 1)], 1)
 
