@@ -34,6 +34,7 @@ def test_commands(tmp_path):
     found = cold_start.commands(tmp_path / "a.png", tmp_path, ["/opt/light/bin/python"])
     assert [name for name in found if name.startswith("decompress")] == [
         "decompress, onnx",
+        "decompress, int8",
         "decompress, jax",
         "decompress, onnx, light",
     ]
