@@ -63,6 +63,14 @@ def check_replaceable(folder: Path) -> None:
         raise CheckpointError(f"{folder} holds the released model {identity}, which never changes: name another --out")
 
 
+def add_light(folder: Path) -> None:
+    """Exports a published folder for the runtime onnx, or says how it can be."""
+    if export.possible():
+        export.write(folder)
+    else:
+        print(f"not exported for the runtime onnx: {export.REMEDY}, then clic-jax export {folder}")
+
+
 def main(argv=None) -> int:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
@@ -83,10 +91,7 @@ def main(argv=None) -> int:
 
     identity = publish(args.out, cfg, jax.device_get(params), crops, {}, args.half)
     print(f"{args.out}: model {identity}")
-    if export.possible():
-        export.write(args.out)
-    else:
-        print(f"not exported for the runtime onnx: {export.REMEDY}, then clic-jax export {args.out}")
+    add_light(args.out)
     return 0
 
 

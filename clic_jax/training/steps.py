@@ -4,7 +4,6 @@ Data parallelism is sharding: the batch is split over the mesh, the state is on 
 gradients. All randomness is a function of (seed, step), so that a resumed run repeats an uninterrupted one bit for bit.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -103,12 +102,13 @@ def metrics_and_gradients(params, config: Config, x, lmbda, key):
     return jax.lax.scan(add, start, (*parts, jax.random.split(key, n)))[0]
 
 
-def train_step(config: Config, state: TrainState, crops) -> tuple[TrainState, dict]:
+def train_step(config: Config, state: TrainState, crops, share=None) -> tuple[TrainState, dict]:
     """One optimiser step.
 
     Args:
       state: the state so far; its step number is the only source of randomness besides the seed.
       crops: uint8 [B, S, S, 3].
+      share: of the schedule's learning rate, a scalar; None: all of it.
     Returns: (state, metrics): loss, bpp, bpp_z, mse, psnr, pqf_residual, grad_norm, learning_rate; scalars.
     """
     t = config.train
@@ -118,11 +118,14 @@ def train_step(config: Config, state: TrainState, crops) -> tuple[TrainState, di
     metrics, grads = metrics_and_gradients(state.params, config, x, lmbda, noise_key)
     with jax.default_matmul_precision("highest"):  # of bases and orthogonalisations, which must not drift
         updates, opt_state = make_optimizer(t).update(grads, state.opt_state, state.params)
+    rate = learning_rate(t)(state.step)
+    if share is not None:  # the updates of every optimiser are in proportion to its rate
+        updates, rate = jax.tree.map(lambda update: share * update, updates), share * rate
     params = optax.apply_updates(state.params, updates)
     # an average of few steps must not remember the start
     decay = jnp.minimum(t.ema, (1 + state.step) / (10 + state.step))
     ema = jax.tree.map(lambda average, new: average + (1 - decay) * (new - average), state.ema, params)
-    metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": learning_rate(t)(state.step)}
+    metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": rate}
     return TrainState(state.step + 1, params, ema, opt_state), metrics
 
 
@@ -179,30 +182,39 @@ def check_batch(config: Config, mesh) -> None:
         )
 
 
-def make_streamed_step(config: Config, mesh):
-    """(state, crops) -> (state, metrics), compiled; crops come from the host, split over the mesh."""
-    rep, batch = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
-    step = functools.partial(train_step, config)
-    return jax.jit(step, in_shardings=(rep, batch), out_shardings=(rep, rep), donate_argnums=0)
+def make_streamed_step(config: Config, mesh, annealed: bool = False):
+    """(state, crops) -> (state, metrics), compiled; crops come from the host, split over the mesh.
 
-
-def make_cached_steps(config: Config, mesh):
-    """(state, photos) -> (state, mean metrics), compiled: `steps_per_call` steps on crops of photographs in memory.
-
-    The photographs live on every device, so that no input pipeline feeds an accelerator.
+    annealed: crops are (crops, share), the latter as for `train_step`.
     """
     rep, batch = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
 
-    def one(state, photos):
+    def step(state, crops):
+        return train_step(config, state, *(crops if annealed else (crops,)))
+
+    into = (batch, rep) if annealed else batch
+    return jax.jit(step, in_shardings=(rep, into), out_shardings=(rep, rep), donate_argnums=0)
+
+
+def make_cached_steps(config: Config, mesh, annealed: bool = False):
+    """(state, photos) -> (state, mean metrics), compiled: `steps_per_call` steps on crops of photographs in memory.
+
+    The photographs live on every device, so that no input pipeline feeds an accelerator.
+    annealed: photos are (photos, share), the latter as for `train_step`.
+    """
+    rep, batch = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+
+    def one(state, photos, share):
         crops = random_crops(
             photos, _step_key(config.train, state.step, 0), batch=config.train.batch, size=config.train.crop
         )
-        return train_step(config, state, jax.lax.with_sharding_constraint(crops, batch))
+        return train_step(config, state, jax.lax.with_sharding_constraint(crops, batch), share)
 
     def many(state, photos):
+        photos, share = photos if annealed else (photos, None)
         if config.train.steps_per_call == 1:
-            return one(state, photos)
-        state, history = jax.lax.scan(lambda s, _: one(s, photos), state, length=config.train.steps_per_call)
+            return one(state, photos, share)
+        state, history = jax.lax.scan(lambda s, _: one(s, photos, share), state, length=config.train.steps_per_call)
         return state, jax.tree.map(jnp.mean, history)
 
     return jax.jit(many, in_shardings=(rep, rep), out_shardings=(rep, rep), donate_argnums=0)

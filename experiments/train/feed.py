@@ -26,14 +26,18 @@ class Feed(NamedTuple):
     macs: int  # multiply-accumulates of one optimiser step, over all devices, recomputation included
 
 
-def open_feed(cfg: Config, spec: str, workers: int, mesh, shapes) -> Feed:
+def open_feed(cfg: Config, spec: str, workers: int, mesh, shapes, anneal: bool = False) -> Feed:
     """The feed of the photographs that `spec` names (`clic_jax.training.data`), its step compiled for `shapes`.
 
+    anneal: the step takes (batch, share of the learning rate) as its batch, see `annealed`.
     Raises: DataError.
     """
     t = cfg.train
+    rate = (jax.ShapeDtypeStruct((), np.float32),) if anneal else ()
     if streaming.is_large(spec, MEMORY_LIMIT_MIB):
-        compiled = _compiled(steps.make_streamed_step(cfg, mesh), 1, shapes, steps.batch_shape(cfg, mesh))
+        batch = steps.batch_shape(cfg, mesh)
+        batch = (batch, *rate) if anneal else batch
+        compiled = _compiled(steps.make_streamed_step(cfg, mesh, anneal), 1, shapes, batch)
         share = dict(process_index=jax.process_index(), process_count=jax.process_count(), workers=workers)
 
         def streamed(first):
@@ -53,8 +57,14 @@ def open_feed(cfg: Config, spec: str, workers: int, mesh, shapes) -> Feed:
     def drawn(n, size):
         return np.asarray(data.random_crops(photos, jax.random.key(t.seed), batch=n, size=size))
 
-    compiled = _compiled(steps.make_cached_steps(cfg, mesh), t.steps_per_call, shapes, on_devices)
+    batch = (on_devices, *rate) if anneal else on_devices
+    compiled = _compiled(steps.make_cached_steps(cfg, mesh, anneal), t.steps_per_call, shapes, batch)
     return Feed(lambda first: itertools.repeat(on_devices), drawn, *compiled)
+
+
+def annealed(feed: Feed, share: Callable[[], float]) -> Feed:
+    """A feed of `open_feed(anneal=True)` whose every batch has what share() says at that time."""
+    return feed._replace(batches=lambda first: ((batch, np.float32(share())) for batch in feed.batches(first)))
 
 
 def _compiled(step, per_call: int, *shapes) -> tuple:
