@@ -32,7 +32,7 @@ SCHEDULE = {"steps": 10**6, "schedule": "hold", "cooldown": 0.0, "warmup": 20}  
 # hour, and of a minute, are looked at some times
 FINE_TUNING = {"optimizer": "adam", "learning_rate": 3e-4, "ema": 0.98, "log_every": 25, "save_every": 100}
 EVALUATED = 100  # steps between evaluations
-CROPS, MS_SSIM_CROP = (128, 64), 192  # sides of a crop; five scales of MS-SSIM need more
+CROPS = (128, 64)  # sides of a crop: the largest that fits
 BATCH = 4
 FEWEST_PIXELS = 2**20  # to measure the integers on; more where there are more to learn from, as of any run
 
@@ -59,6 +59,8 @@ def adapt(args, pictures: dict[str, halves.Picture], model_id: str) -> tuple[int
     Raises: AdaptError; FolderError; and as `experiments.rd_eval`, `experiments.train` and `experiments.publish`.
     """
     parts = halves.divide(args.folder, pictures)
+    if experiment.of_weights(args.model).train.metric != "mse":
+        raise AdaptError(f"{args.model} is made for MS-SSIM, and before and after are judged by PSNR: adapt another")
     name = points.model_name(args.model)
     about = {
         "model": name,
@@ -121,7 +123,7 @@ def learn(args, parts: halves.Halves, pictures, folders: dict[str, Path], run: P
     learnt = [pictures[name] for name in parts.train]
     measured = max(FEWEST_PIXELS, sum(picture.height * picture.width for picture in learnt))
     options += ["--publish-pixels", str(min(measured, publish.CALIBRATION_PIXELS))]
-    for name, value in settings(args.model, learnt).items():
+    for name, value in settings(learnt).items():
         options += ["--set", f"train.{name}={value}"]
     try:
         if not (run / "published").exists() and (status := train.main(options)):
@@ -136,12 +138,10 @@ def learn(args, parts: halves.Halves, pictures, folders: dict[str, Path], run: P
     return 0
 
 
-def settings(model: str, learnt: list[halves.Picture]) -> dict:
+def settings(learnt: list[halves.Picture]) -> dict:
     """Settings of `train` by name, for the pictures that are learnt from."""
-    cfg = experiment.of_weights(model)
     sides = [min(picture[:2]) for picture in learnt]
     crop = next((side for side in CROPS if min(sides) >= side), CROPS[-1])
-    crop = MS_SSIM_CROP if cfg.train.metric == "ms-ssim" else crop
     batch = -(-BATCH // jax.device_count()) * jax.device_count()
     return SCHEDULE | FINE_TUNING | {"eval_every": EVALUATED, "crop": crop, "batch": batch, "accumulate": 1}
 

@@ -5,6 +5,7 @@ import json
 from html import escape
 from pathlib import Path
 
+from experiments.rd_eval.results import to_json
 from experiments.report import savings, sections
 from experiments.report.results import Comparison, ReportError, Result, compare, rate_at
 from experiments.report.savings import GB, MILLION, STORED_MONTHS, Volumes
@@ -192,7 +193,7 @@ def figures(adaptation: Adaptation, others: list[Result], volumes: Volumes) -> b
         "break_even": found and dataclasses.asdict(found),
         "assumptions": dataclasses.asdict(volumes),
     }
-    return (json.dumps(told, indent=1) + "\n").encode()
+    return to_json(told)
 
 
 def _round(number: float) -> int:

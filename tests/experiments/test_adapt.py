@@ -29,7 +29,7 @@ from tests.measured import write_results
 
 pytest.importorskip("matplotlib", reason="needs matplotlib: pip install '.[report]'")
 
-MINUTES = 0.3
+MINUTES = 0.2
 ONE_DEVICE = {"XLA_FLAGS": QUICK_COMPILER, "JAX_PLATFORMS": "cpu"}
 # the command, looking at itself more often than a run of minutes has to, and measuring what it publishes on few pixels
 COMMAND = """
@@ -216,6 +216,12 @@ def test_too_few_or_too_small_pictures(published_micro, tmp_path):
     for i in range(5):
         picture(tmp_path / "small" / f"{i}.png", i, size=(63, 200))
     assert "no picture of" in error(tmp_path / "small")
+
+
+def test_a_model_for_another_metric(folder, tmp_path):
+    with pytest.raises(UserError, match="made for MS-SSIM"):
+        poc.main(command(folder, tmp_path / "out", "clic-compact-ms-ssim"))
+    assert not (tmp_path / "out").exists()
 
 
 @given(st.lists(st.tuples(st.text("ab/c", min_size=1), st.integers(0, 60)), min_size=4, max_size=80))

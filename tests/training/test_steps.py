@@ -228,6 +228,16 @@ def test_a_share_of_the_rate(params):
     np.testing.assert_allclose(whole, moved_without_share(params), atol=1e-7)
 
 
+def test_a_share_of_the_rate_of_crops_from_the_host(params):
+    mesh = steps.make_mesh(jax.devices()[:2])
+    state = steps.replicate(mesh, steps.new_state(LEARNER, jax.tree.map(jnp.array, params)))
+    crops = data.random_crops(photographs(), jax.random.key(0), batch=LEARNER.train.batch, size=LEARNER.train.crop)
+    batch = steps.shard_batch(mesh, np.asarray(crops)), np.float32(0)
+    state, metrics = steps.make_streamed_step(LEARNER, mesh, annealed=True)(state, batch)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), jax.device_get(params))
+    assert int(state.step) == 1 and metrics["grad_norm"] > 0
+
+
 def moved_without_share(params):
     """How far the usual step moves the parameters."""
     state, _ = run(LEARNER, 1, 1, params)
