@@ -82,9 +82,10 @@ def break_even(adaptation: Adaptation, volumes: Volumes) -> BreakEven | None:
 
 
 def worth(adaptation: Adaptation) -> bool:
-    """Whether the adapted weights need fewer bits on pictures that they did not see."""
-    rate = adaptation.comparison.rate
-    return rate is not None and rate.value < -SAME
+    """Whether the adapted weights need fewer bits on pictures that they did not see, over all and on most of them."""
+    comparison = adaptation.comparison
+    rate, most = comparison.rate, 2 * len(comparison.lost) < len(comparison.images)
+    return rate is not None and rate.value < -SAME and most
 
 
 def verdict(adaptation: Adaptation, others: list[Result], volumes: Volumes) -> list[str]:
@@ -103,6 +104,11 @@ def verdict(adaptation: Adaptation, others: list[Result], volumes: Volumes) -> l
         lines = [
             f"Keep the weights of {name}: after {time}, {count} others need {sections.percent(rate.value)} at equal "
             "quality. More pictures to learn from, or more minutes, may change that."
+        ]
+    elif rate.value < -SAME:
+        lines = [
+            f"Keep the weights of {name}: after {time}, {count} others need {sections.percent(rate.value)} taken "
+            "together, but no more than half of them do."
         ]
     else:
         lines = [
@@ -132,7 +138,7 @@ def pays(adaptation: Adaptation, volumes: Volumes) -> str:
         f"{volumes.decoders:,.0f} decoders cost {found.computing + found.weights:.2f} {unit} in the first year"
     )
     if found.pictures is None or not worth(adaptation):
-        return f"It does not pay, however many pictures there are: {cost}, and no bytes are saved."
+        return f"It does not pay, however many pictures there are: {cost}, and nothing can be counted on to be saved."
     return (
         f"It pays from {_round(found.pictures):,} pictures a month on: {cost}; a million pictures are "
         f"{found.gigabytes:.2f} GB smaller at {volumes.psnr:g} dB."

@@ -98,7 +98,7 @@ def adapting(volumes: Volumes, weights: int, seconds: float, machine: str) -> li
         f"else it did, at {v.compute_price:g} {v.currency} an hour (--compute-price).",
         f"{v.decoders:,.0f} decoders (--decoders) fetch {weights / 1e6:.1f} MB of new weights once, at "
         f"{v.transfer_price:g} {v.currency} per GB (--transfer-price); one copy is stored for a year at "
-        f"{v.storage_price:g} per GB and month (--storage-price).",
+        f"{v.storage_price:g} {v.currency} per GB and month (--storage-price).",
         f"A picture of {v.pixels / 1e6:.3g} megapixels at {v.psnr:g} dB is stored to the end of the first year, and "
         f"sent {v.downloads:g} times (--downloads-per-picture).",
         "Pictures coded before stay as they are, and their decoders keep the old weights. Labour is not counted.",

@@ -22,10 +22,8 @@ from clic_jax.light import export
 from experiments import bd_rate, poc
 from experiments.adapt import halves
 from experiments.adapt import run as adapt
-from experiments.report import __main__ as report
-from experiments.report import adaptation, results, savings
+from experiments.report import results
 from tests.conftest import QUICK_COMPILER, ROOT, photograph
-from tests.measured import write_results
 
 pytest.importorskip("matplotlib", reason="needs matplotlib: pip install '.[report]'")
 
@@ -239,62 +237,3 @@ def test_halves_share_no_picture(named):
     assert not (train & valid or train & test or valid & test)
     assert abs(len(train) + len(valid) - len(test)) <= 1 or len(valid) == halves.CHOOSING
     assert halves.divide("folder", dict(reversed(pictures.items()))) == parts
-
-
-def made_up(tmp_path, shift, **more):
-    """An adaptation of made-up results, and JPEG's; a shift of -4 is half the bits of the model before."""
-    write_results(tmp_path / "results", "m", 0, model_id="11111111", **more)
-    write_results(tmp_path / "results", "m-adapted", shift, model_id="22222222", **more)
-    write_results(tmp_path / "results", "jpeg", 4, **more)
-    about = {
-        "model": "m",
-        "minutes": 6,
-        "spent_seconds": 720.0,
-        "steps": 1000,
-        "weights_bytes": 10**7,
-        "machine": "one",
-    }
-    about |= {"halves": {"train": {"t.png": "1"}, "valid": {"v.png": "2"}, "test": {"a.png": "3", "b.png": "4"}}}
-    (tmp_path / "adapt.json").write_text(json.dumps(about))
-    found = results.read(tmp_path / "results")
-    return adaptation.read(tmp_path / "adapt.json", found), [r for r in found if not r.ours]
-
-
-PRICES = savings.Volumes(36.0, 1e6, storage_price=0.1, transfer_price=0.2, downloads=3, compute_price=5, decoders=100)
-
-
-@pytest.mark.parametrize("shift, start, pays", [(-4, "Use the", True), (4, "Keep the", False), (0, "Keep the", False)])
-def test_verdict(tmp_path, shift, start, pays):
-    told, others = made_up(tmp_path, shift)
-    lines = adaptation.verdict(told, others, PRICES)
-    text = "\n".join(lines).replace("\u00a0", " ")
-    assert lines[0].startswith(start) and adaptation.worth(told) == pays
-    assert ("It pays from" in text) == pays and ("does not pay" in text) == (not pays)
-    after = {-4: "75.0 % fewer", 4: "0.0 % more", 0: "50.0 % fewer"}[shift]
-    assert f"Against JPEG: 50.0 % fewer bits before, {after} bits after" in text
-    assert ("2 of 2 pictures need more bits" in text) == (shift > 0)
-    assert "Before and after adapting" in adaptation.section(told, others, PRICES)
-
-
-def test_break_even_by_hand(tmp_path):
-    """Half of 1.05 and 1.05 * 2 ** 0.5 bits a pixel at 36 dB, and a year of it."""
-    told, _ = made_up(tmp_path, -4)
-    found = adaptation.break_even(told, PRICES)
-    rates = 1.05 * 0.25 * 2**1.5, 1.05 * 0.125 * 2**1.5  # 36 dB is 1.5 doublings above 30 dB
-    gigabytes = (rates[0] - rates[1]) * 1e6 / 8 * 1e6 / 1e9
-    assert found.gigabytes == pytest.approx(gigabytes, rel=1e-6)
-    assert found.computing == pytest.approx(0.2 * 5)
-    assert found.weights == pytest.approx(0.01 * (100 * 0.2 + 12 * 0.1))
-    year = gigabytes / 1e6 * (78 * 0.1 + 12 * 3 * 0.2)  # a picture a month
-    assert found.pictures == pytest.approx((1.0 + 0.212) / year)
-    assert adaptation.break_even(told, savings.Volumes(99.0, 1e6)) is None
-    assert adaptation.break_even(made_up(tmp_path / "worse", 4)[0], PRICES).pictures is None
-
-
-def test_an_adaptation_that_is_not_finished(tmp_path):
-    made_up(tmp_path, -4)
-    about = json.loads((tmp_path / "adapt.json").read_text())
-    for text in (json.dumps({k: v for k, v in about.items() if k != "steps"}), "[", json.dumps(about | {"model": "n"})):
-        (tmp_path / "adapt.json").write_text(text)
-        with pytest.raises(report.ReportError):
-            adaptation.read(tmp_path / "adapt.json", results.read(tmp_path / "results"))
