@@ -180,7 +180,9 @@ def figures(adaptation: Adaptation, others: list[Result], volumes: Volumes) -> b
 
     both, found = {"before": adaptation.before, "after": adaptation.after}, break_even(adaptation, volumes)
     told = {
-        "model": {name: {"name": r.codec, "model_id": r.model_id} for name, r in both.items()},
+        "model": adaptation.before.codec,
+        "model_id": adaptation.before.model_id,
+        "adapted_id": adaptation.after.model_id,
         "minutes": adaptation.minutes,
         "steps": adaptation.steps,
         "computing_seconds": round(adaptation.seconds),

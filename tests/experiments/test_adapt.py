@@ -122,10 +122,11 @@ def test_the_new_weights_are_exported(folder, published_micro, tmp_path):
     assert about["weights_bytes"] < adapt.size(new)  # what the runtime onnx fetches
 
 
-def test_before_and_after_are_of_the_other_half(adapted, folder):
+def test_before_and_after_are_of_the_other_half(adapted, folder, published_micro):
     out, said, _ = adapted
     told = json.loads((out / "before_after.json").read_text())
     parts = told["halves"]
+    assert told["model"] == "micro" and told["model_id"] == published.load_published(published_micro)[2]
     # in the order of names a, b, c (again b), c.png, sub/d, sub/e, sub/f: equal pictures are one
     assert parts == {"train": ["a.png", "c.png"], "valid": ["sub/e.png"], "test": ["b.png", "sub/d.png", "sub/f.png"]}
     found = {r.codec: r for r in results.read(out / "results")}
