@@ -15,6 +15,7 @@ from clic_jax.bulk import engines, places, run, sources, work
 from clic_jax.checkpoints.installed import remedy
 from clic_jax.coding import tiles
 from clic_jax.errors import UserError
+from clic_jax.exchange import commands as weights
 from clic_jax.files import container, outputs, pictures, streams
 from clic_jax.files.contents import contents
 from clic_jax.quality import Quality
@@ -85,9 +86,12 @@ def _parser() -> Parser:
     sub = command("models", _models, "The installed models, or those given: id, qualities, parameters, folder.")
     files(sub, "MODEL", "a name or a folder")
     _add_runtime(sub)
-    text = "Makes a published model ready for the runtime onnx, with jax2onnx; experiments.publish does it by itself."
+    text = "A checkpoint of the authors' PyTorch model as a model that codes pictures; needs no PyTorch."
+    weights.add_convert(command("convert", weights.convert, text))
+    text = "A published model made ready for the runtime onnx, or as safetensors or StableHLO (docs/weights.md)."
     sub = command("export", _export, text)
     files(sub, "MODEL", "a folder, or the name of an installed model", nargs="+")
+    weights.add_export(sub)
     return parser
 
 
@@ -196,24 +200,18 @@ def _models(args) -> int:
 
     def work(name, _):
         codec = api.open_model(name, runtime=args.runtime)
-        folder, qualities = api.folder_of(name), "1 to 100"
-        about = f"id {codec.model_id}, quality {qualities}, {codec.parameters / 1e6:.1f} M parameters"
+        folder, rates = api.folder_of(name), codec.config.model.lmbdas
+        qualities = "quality 1 to 100" if len(rates) > 1 else "one rate, whatever the quality"
+        about = f"id {codec.model_id}, {qualities}, {codec.parameters / 1e6:.1f} M parameters"
         print(f"{cli.shown(name)}: {about}, {cli.shown(folder)}")
 
     return _batch(names, work)
 
 
 def _export(args) -> int:
-    def work(name, _):
-        folder = api.model_folder(name)
-        runtimes.choose(folder, "jax")
-        from clic_jax.light import export
-
-        export.write(folder)
-        print(f"{cli.shown(name)} is ready for the runtime onnx")
-
     cli.standard_output()
-    return _batch(args.inputs, work)
+    weights.check_export(args)
+    return _batch(args.inputs, functools.partial(weights.export, args))
 
 
 def _tasks(args, suffix: str) -> list[sources.Task]:

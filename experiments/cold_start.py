@@ -38,7 +38,7 @@ def commands(image: Path, folder: Path, pythons: list[str]) -> dict[str, list[st
     found = {}
     for python in [sys.executable, *pythons]:
         where = "" if python == sys.executable else f", {Path(python).parent.parent.name}"
-        for runtime in ("onnx", "jax") if python == sys.executable else ("onnx",):
+        for runtime in ("onnx", "int8", "jax") if python == sys.executable else ("onnx",):
             run, coded = [python, "-m", "clic_jax"], folder / f"{runtime}.clic"
             option = ["--runtime", runtime]
             found[f"compress, {runtime}{where}"] = [*run, "compress", str(image), "-o", str(coded), *option]

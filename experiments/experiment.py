@@ -14,16 +14,21 @@ def named(name: str) -> config.Config:
 
 
 def read(path: str) -> config.Config:
-    """The Config of an experiment file. Raises: ConfigError when the file is missing or has no get_config()."""
+    """The Config of an experiment file. Raises: as `module`."""
+    return module(path).get_config()
+
+
+def module(path: str):
+    """An experiment file, imported. Raises: ConfigError when it is missing or has no get_config()."""
     if not Path(path).is_file():
         there = ", ".join(sorted(p.name for p in CONFIGS.glob("*.py")))
         raise config.ConfigError(f"no experiment file {path}; experiments/configs has {there}")
     spec = importlib.util.spec_from_file_location("experiment", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    if not hasattr(found, "get_config"):
         raise config.ConfigError(f"{path} has no get_config() returning a clic_jax Config")
-    return module.get_config()
+    return found
 
 
 def of_weights(name_or_path: str) -> config.Config:

@@ -45,13 +45,13 @@ def look_inside(config: ModelConfig, params, x, lmbda) -> Maps:
         return model.apply(variables, y_hat, tensors["feature"], log_inverse, method=CLIC.synthesise)[0]
 
     correction = filtered = None
-    if config.pqf != "none":
+    if config.pqf in ("joint", "auxiliary"):  # a plain filter is a part of the synthesis
         served = sum(config.groups[: config.pqf_slices])
         moved = (tensors["y_hat_corrected"] - tensors["y_hat"])[0, ..., :served]
         correction = jnp.sqrt(jnp.square(moved).mean(-1))
         filtered = picture(tensors["y_hat_corrected"])
     return Maps(
-        assignments=_assignments(state["intermediates"]),
+        assignments=_assignments(state["intermediates"]) if config.centers == 4 else {},  # as the figures say
         bits=_bits(config, tensors),
         bits_y=out.bits_y[0],
         bits_z=out.bits_z[0],

@@ -137,7 +137,9 @@ def test_impossible_training(changes):
         TrainConfig(**changes)
 
 
-@pytest.mark.parametrize("name, channels", [("paper", 320), ("small", 256), ("compact", 192), ("tiny", 192)])
+@pytest.mark.parametrize(
+    "name, channels", [("paper", 320), ("small", 256), ("compact", 192), ("tiny", 192), ("mini", 80)]
+)
 def test_properties_of_presets(name, channels):
     """All but `paper` serve several rates."""
     assert preset(name).model.latent_channels == channels

@@ -12,7 +12,7 @@ FLOORS = (
     ("checkpoints", "coding", "training"),
     ("light",),
     ("api",),
-    ("bulk",),
+    ("bulk", "exchange"),
     ("__init__", "__main__", "pillow"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

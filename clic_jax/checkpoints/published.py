@@ -6,7 +6,6 @@ The folder holds the parameters (orbax), `config.json`, `metrics.json` and a mod
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from clic_jax.checkpoints.arrays import (
 )
 from clic_jax.checkpoints.installed import folder_of
 from clic_jax.config import Config
+from clic_jax.files import atomic
 from clic_jax.settings import from_json, to_json
 
 FORMAT = 1  # version of the published folder
@@ -63,9 +63,7 @@ def save_published(
             raise CheckpointError(f"parameter {path} is not finite in {leaf.dtype}, so it cannot be published")
     identity = model_id(jax.tree.map(lambda x, original: x.astype(original.dtype), stored, params), coding)
     with explained(f"cannot write {folder}"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as parent:
-            temporary = Path(parent) / folder.name
+        with atomic.new_folder(folder) as temporary:
             with _lone_checkpointer() as checkpointer:
                 checkpointer.save(temporary / "params", stored)
             for note in temporary.rglob("commit_success.txt"):
@@ -75,7 +73,6 @@ def save_published(
             if coding is not None:
                 (temporary / "coding.json").write_text(json.dumps(coding))
             (temporary / "checkpoint.json").write_text(json.dumps({"format": FORMAT, "model_id": identity}))
-            temporary.rename(folder)
     return identity
 
 

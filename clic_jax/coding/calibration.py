@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 
-from clic_jax.coding.fixedpoint import LIMIT, hyper_decoders
+from clic_jax.coding.fixedpoint import LIMIT
+from clic_jax.coding.hyper import decoders
 from clic_jax.config import ModelConfig
 from clic_jax.model.checkerboard import split
 from clic_jax.model.clic import CLIC
@@ -44,7 +45,7 @@ def _ranges(config: ModelConfig, params, y_hat, z_hat) -> dict:
         ranges = [tree[f"range{i}"] for i in range(len(tree))]
         return [*(v.max() for v in ranges[:-1]), ranges[-1][:channels].max()]
 
-    hyper = hyper_decoders(config, params)
+    hyper = decoders(config, params)
     found = {name: largest(sown[name], 2 * config.hyper_channels // len(hyper)) for name in hyper}
     found |= {name: largest(tree) for name, tree in sown["context"].items()}
     for k in range(len(config.groups)):

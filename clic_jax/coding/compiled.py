@@ -70,13 +70,15 @@ def _analyse(model, params, x, lmbda):
 @functools.partial(jax.jit, static_argnums=0)
 def _hyper(model, params, y, z):
     if z is None:
-        z = jnp.round(model.apply({"params": params}, y, method=CLIC.hyper_analyse))
+        z = model.apply({"params": params}, y, method=CLIC.hyper_analyse)
+        z = jnp.round(z - params["prior"]["median"])
     return [split(s) for s in slices(y, model.config.groups)], jnp.clip(z, VALUE_MIN, VALUE_MAX).astype(jnp.int32)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _feature(model, params, z):
-    return model.apply({"params": params}, z.astype(jnp.float32), method=CLIC.hyper_features)[1]
+    z_hat = z + params["prior"]["median"]
+    return model.apply({"params": params}, z_hat, method=CLIC.hyper_features)[1]
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clic_jax.coding.hyper import ONE, decoders, with_medians
 from clic_jax.coding.tables import half_normal
 from clic_jax.config import ModelConfig
 from clic_jax.model.arrange import depth_to_space
@@ -30,12 +31,14 @@ from clic_jax.scales import LOG_MIN, LOG_STEP, SCALE_TABLE
 # by one bit, is a new number, under which models are published anew; those of other numbers are refused by name
 # (docs/format.md). tests/golden holds files that must keep decoding.
 ARITHMETIC = 1
+WITH_MEDIANS = 100 + ARITHMETIC  # the same, of models whose z has medians, which 0.2.0 would leave out without a word
 Y_BITS = 6  # y_hat and mean are multiples of 2^-6: an eighth would cost 0.05 to 0.15 dB
 SEEN_BITS = 3  # of which the context networks see these, for the range that large coefficients need
 INDEX_BITS = 8  # the log scale's fraction of a table step
 SCALE_BITS = 10  # scales that are no logarithms are multiples of 2^-10: the first two tables are 14 of them apart
 SPLIT = 6  # an activation is 64 * high + low, both int8
 LIMIT = 127 << SPLIT  # the largest activation
+BLOCK = 2**22  # inputs of a product that are laid out at once, whatever the size of the picture
 SUM_LIMIT = 2**30  # one bit of int32 is left for the rounding of `shift_right`
 DROP_MAX = 20  # of a rest so small that any scale would do
 
@@ -89,32 +92,40 @@ def convolve(layer: Layer, x):
     xp = x.__array_namespace__()
     x = xp.clip(x, -LIMIT, LIMIT)
     both = np.concatenate([layer.kernel, layer.fine], -1)  # one product, as each costs compilation and memory traffic
+
+    def output(total):
+        total, fine = xp.split(total, 2, -1)
+        return shift_right(total + layer.bias + shift_right(fine, layer.drop), layer.shift)
+
     if xp is np:
-        total = exact_sum(both, x)
-    else:
-        from clic_jax.coding import xla_products
+        return exact_sum(both, x, output)
+    from clic_jax.coding import xla_products
 
-        total = xla_products.split_sum(both, x)
-    total, fine = xp.split(total, 2, -1)
-    return shift_right(total + layer.bias + shift_right(fine, layer.drop), layer.shift)
+    return output(xla_products.split_sum(both, x))
 
 
-def exact_sum(kernel, x):
-    """The int32 convolution of x in +-LIMIT with an int8 kernel, by products of floats that are exact in any order.
+def exact_sum(kernel, x, then=lambda total: total):
+    """`then` of the int32 convolution of x in +-LIMIT with an int8 kernel, by products of floats, exact in any order.
 
     BLAS has no integer products, and int8 kernels of some libraries saturate on processors without VNNI. Integers are
     exact in float64 below 2^53; in float32, which is twice as quick, below 2^24, as sums mostly are.
     """
     (b, h, w, _), out = x.shape, kernel.shape[-1]
-    if kernel.ndim == 4:
-        k, taps = len(kernel), alive_taps(kernel)
-        wide = np.pad(x, ((0, 0), (k // 2,) * 2, (k // 2,) * 2, (0, 0)))
-        x = np.concatenate([wide[:, i : i + h, j : j + w] for i, j in taps], -1)
-        kernel = np.concatenate([kernel[tap] for tap in taps])
-    x, kernel = x.reshape(b * h * w, -1), kernel.astype(np.float32)
-    largest = float(np.abs(kernel).sum(0).max()) * int(max(x.max(initial=0), -x.min(initial=0)))
+    if kernel.ndim == 2:
+        kernel = kernel[None, None]
+    k, taps = len(kernel), alive_taps(kernel)
+    wide = np.pad(x, ((0, 0), (k // 2,) * 2, (k // 2,) * 2, (0, 0))) if k > 1 else x
+    matrix = np.concatenate([kernel[tap] for tap in taps]).astype(np.float32)
+    largest = float(np.abs(matrix).sum(0).max()) * int(max(x.max(initial=0), -x.min(initial=0)))
     exact = np.float32 if largest < 2**24 else np.float64
-    return (x.astype(exact) @ kernel.astype(exact)).astype(np.int32).reshape(b, h, w, out)
+    matrix, parts = matrix.astype(exact), []
+    rows = max(1, BLOCK // (b * w * len(matrix)))
+    for top in range(0, h, rows):
+        n = min(rows, h - top)
+        seen = np.concatenate([wide[:, top + i : top + i + n, j : j + w] for i, j in taps], -1, dtype=exact)
+        total = seen.reshape(b * n * w, -1) @ matrix
+        parts.append(then(total.astype(np.int32).reshape(b, n, w, out)))
+    return np.concatenate(parts, 1)
 
 
 def alive_taps(kernel) -> list[tuple[int, int]]:
@@ -199,8 +210,11 @@ class FixedContext:
         c, act, e = config, config.activation, exponents
         self.config = config
         eighth = 2.0**-SEEN_BITS
-        hyper = hyper_decoders(c, params)
-        self.hyper = [integer_stack(t, act, 1.0, e[name][:-1], int(e[name][-1])) for name, t in hyper.items()]
+        hyper, step_z = decoders(c, params), 1.0
+        if np.any(median := np.asarray(params["prior"]["median"], np.float64)):
+            hyper = {name: with_medians(tree, median) for name, tree in hyper.items()}
+            step_z = np.append(np.ones(len(median)), 1 / ONE)
+        self.hyper = [integer_stack(t, act, step_z, e[name][:-1], int(e[name][-1])) for name, t in hyper.items()]
         width = 2 * c.hyper_channels // len(hyper)
         hyper_steps = [np.full(width, 2.0 ** -int(e[name][-1])) for name in hyper]
         tree = params["context"]
@@ -229,10 +243,12 @@ class FixedContext:
         """The layers of the hyper decoders that end in depth to space."""
         return tuple(i for i, (_, stride) in enumerate(self.config.hyper_decoder_layers) if stride == 2)
 
-    def features(self, z_hat):
-        """z_hat [B, h/4, w/4, N] -> [B, h, w, 2C]."""
-        xp = z_hat.__array_namespace__()
-        return xp.concatenate([run(stack, z_hat, self.subpixel) for stack in self.hyper], -1)
+    def features(self, z):
+        """z [B, h/4, w/4, N], the integers about the medians of its prior -> [B, h, w, 2C]."""
+        xp = z.__array_namespace__()
+        if self.hyper[0].layers[0].kernel.shape[-2] > z.shape[-1]:
+            z = xp.concatenate([z, xp.full((*z.shape[:-1], 1), ONE, z.dtype)], -1)
+        return xp.concatenate([run(stack, z, self.subpixel) for stack in self.hyper], -1)
 
     def support(self, k: int, decoded: list, features):
         """As `ContextModel.support`."""
@@ -262,19 +278,6 @@ class FixedContext:
 def _seen(y_hat):
     """y_hat at the resolution of the context networks' inputs."""
     return shift_right(y_hat, Y_BITS - SEEN_BITS)
-
-
-def hyper_decoders(config: ModelConfig, params) -> dict:
-    """Parameters of what makes the mean and scale features: h_s without its latent feature, or the paper's two."""
-    if not config.shared_hyper_decoder:
-        return {name: params[name] for name in ("h_mean_s", "h_scale_s")}
-    tree = params["h_s"]
-    name = f"conv{len(tree) - 1}"
-    last = tree[name]
-    leaf = last.get("expand", last)
-    taken = 2 * config.hyper_channels * (4 if "expand" in last else 1)  # depth to space is channel-major
-    leaf = {key: value[..., :taken] for key, value in leaf.items()}
-    return {"h_s": {**tree, name: {"expand": leaf} if "expand" in last else leaf}}
 
 
 def _scale_limits() -> np.ndarray:

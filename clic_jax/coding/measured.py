@@ -6,6 +6,7 @@ same ones.
 """
 
 import dataclasses
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,6 @@ from clic_jax import runtime
 from clic_jax.coding import calibration, fixedpoint
 from clic_jax.coding.tables import Table, pmf_table
 from clic_jax.config import ModelConfig
-from clic_jax.errors import UserError
 from clic_jax.model.checkerboard import split
 from clic_jax.model.clic import CLIC, init_params
 from clic_jax.model.entropy import FactorizedPrior, logit_likelihood
@@ -26,7 +26,7 @@ COUNTED = 256  # larger symbols of y keep the frequencies of their density
 Z_TAIL = 1e-7  # of a channel of z is left to the escape symbol on each side
 
 
-def measure(config: ModelConfig, params, crops) -> dict:
+def measure(config: ModelConfig, params, crops, watch: Callable[[range], Iterable] = iter) -> dict:
     """The coding data of a model, JSON-ready.
 
     {"arithmetic": version, "model": the config's fields, "exponents": {stack: [int]}, "prior": [{"first", "freq"}],
@@ -34,6 +34,7 @@ def measure(config: ModelConfig, params, crops) -> dict:
 
     Args:
       crops: uint8 [n, S, S, 3], S a multiple of 64; some dozens of 256x256 pixels, over all kinds of content.
+      watch: wraps the range of batches of four crops at each lmbda, as `tqdm.tqdm` does, to show progress.
     """
     model = CLIC(config)
 
@@ -43,16 +44,17 @@ def measure(config: ModelConfig, params, crops) -> dict:
         return tensors["y_hat"], tensors["z_hat"], _counts(config, tensors)
 
     seen, counts = [], 0
-    for lmbda in config.lmbdas:
-        for start in range(0, len(crops), 4):
-            batch = crops[start : start + 4]
-            y_hat, z_hat, here = look(batch, jnp.full(len(batch), lmbda))
-            counts = counts + np.asarray(here, np.int64)
-            if lmbda in (config.lmbdas[0], config.lmbdas[-1]):
-                seen.append((y_hat, z_hat))
+    batches = -(-len(crops) // 4)
+    for i in watch(range(len(config.lmbdas) * batches)):
+        lmbda, start = config.lmbdas[i // batches], i % batches * 4
+        batch = crops[start : start + 4]
+        y_hat, z_hat, here = look(batch, jnp.full(len(batch), lmbda))
+        counts = counts + np.asarray(here, np.int64)
+        if lmbda in (config.lmbdas[0], config.lmbdas[-1]):
+            seen.append((y_hat, z_hat))
     prior = prior_tables(params["prior"])
     return {
-        "arithmetic": fixedpoint.ARITHMETIC,
+        "arithmetic": fixedpoint.WITH_MEDIANS if np.any(params["prior"]["median"]) else fixedpoint.ARITHMETIC,
         "model": dataclasses.asdict(config),
         "exponents": calibration.calibrate(config, params, seen),
         "prior": [{"first": table.first, "freq": table.freq.tolist()} for table in prior],
@@ -75,14 +77,12 @@ def _counts(config: ModelConfig, tensors):
 
 
 def prior_tables(prior) -> list[Table]:
-    """The learned prior of z as one table a channel, from its quantile at Z_TAIL to that at 1 - Z_TAIL.
+    """The learned prior of z about its medians, a table a channel, from its quantile at Z_TAIL to that at 1 - Z_TAIL.
 
-    At most from -255 to 255. Raises: UserError for a prior whose rounding grid is not the integers.
+    At most from -255 to 255.
     """
     channels = prior["bias0"].shape[0]
-    values = jnp.broadcast_to(jnp.arange(-255.0, 256.0)[:, None], (511, channels))
-    if np.any(prior["median"]):
-        raise UserError("this prior's medians are not 0: models trained here have none, others cannot be coded yet")
+    values = jnp.arange(-255.0, 256.0)[:, None] + jnp.broadcast_to(prior["median"], channels)
     _, logits = FactorizedPrior().apply({"params": prior}, values)
     pmf = np.asarray(logit_likelihood(logits, values), np.float64)
     below, above = np.cumsum(pmf, 0), np.cumsum(pmf[::-1], 0)[::-1]

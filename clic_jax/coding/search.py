@@ -56,10 +56,10 @@ def search(model: CLIC, params, y, z, x, weight, lmbda, steps: Iterable, count: 
 def _step(model, params, state, z, x, weight, lmbda, curvature, share):
     """(y, best y_hat so far, its cost) after one step."""
     y, best, least = state
-    x, z = x.astype(jnp.float32) / 255, z.astype(jnp.float32)
+    x, z_hat = x.astype(jnp.float32) / 255, z + params["prior"]["median"]
 
     def cost(moved):
-        return model.apply({"params": params}, y, moved, z, x, weight, lmbda, method=_cost)
+        return model.apply({"params": params}, y, moved, z_hat, x, weight, lmbda, method=_cost)
 
     (found, y_hat), slope = jax.value_and_grad(cost, has_aux=True)(jnp.zeros_like(y))
     wanted = y_hat - slope / (2 * curvature)

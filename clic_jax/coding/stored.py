@@ -25,7 +25,7 @@ def check(config: ModelConfig, data: dict) -> None:
     Raises: OtherArithmetic; UserError naming a setting of the model that was changed since.
     """
     version = data.get("arithmetic", 1)  # the first models said neither this nor their config
-    if version != fixedpoint.ARITHMETIC:
+    if version not in (fixedpoint.ARITHMETIC, fixedpoint.WITH_MEDIANS):
         raise OtherArithmetic(
             f"the model codes in arithmetic {version!r:.20}, this clic_jax in arithmetic {fixedpoint.ARITHMETIC}: "
             f"{'upgrade clic_jax' if version > fixedpoint.ARITHMETIC else 'publish the model anew'}"
@@ -55,6 +55,7 @@ def index_gain(config: ModelConfig, params, quality: Quality) -> np.ndarray:
         return np.zeros(config.latent_channels, np.int32)
     rows = params["log_gain"]
     gain = between(rows, quality.place(len(rows)))
+    gain = np.broadcast_to(gain, config.latent_channels)  # a scalar gain is one for all channels
     return np.floor(gain / LOG_STEP * 2**fixedpoint.INDEX_BITS + 0.5).astype(np.int32)
 
 

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import secrets
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 _LINKS = 40  # in a row, as many as Linux follows
@@ -24,6 +26,21 @@ def write(path: str | os.PathLike, data: bytes):
             _replace(Path(os.path.realpath(path)), data)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A name beside `path`, for the caller to make a folder there; whole, it takes the place of what was at `path`.
+
+    Whatever goes wrong inside, `path` stays as it was, and nothing else is left behind. Raises: OSError.
+    """
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as beside:
+        yield Path(beside) / path.name
+        if path.exists():
+            path.rename(Path(beside) / "old")
+        (Path(beside) / path.name).rename(path)
 
 
 def _replace(target: Path, data: bytes):

@@ -8,7 +8,6 @@ import hashlib
 import importlib.util
 import json
 import logging
-import tempfile
 from pathlib import Path
 
 import jax
@@ -20,6 +19,7 @@ from clic_jax.checkpoints.explained import explained
 from clic_jax.coding.fixedpoint import FixedContext
 from clic_jax.config import ModelConfig
 from clic_jax.errors import UserError
+from clic_jax.files import atomic
 from clic_jax.light import integers
 from clic_jax.light.programs import FORMAT
 from clic_jax.model.arrange import positions
@@ -46,16 +46,15 @@ def write(folder: Path | str) -> None:
         raise ExportError(f"jax2onnx, which converts the networks, is not installed: {REMEDY}")
     folder = Path(folder)
     config, params, identity = published.load_published(folder)
+    for name, value in (("pqf", "plain"), ("gains", "scalar")):  # of ablations
+        if getattr(config.model, name) == value:
+            raise ExportError(f"{folder} has model.{name} = {value!r}, which the runtime jax alone computes")
     data = published.load_coding(folder)
     params = jax.device_get(params)
     context = FixedContext(config.model, params, data["exponents"])
     gains = {name: np.asarray(params[name]) for name in ("log_gain", "log_inverse_gain") if name in params}
     graphs, expected = _graphs(config.model, params)
-    with (
-        explained(f"cannot write {folder / FOLDER}", UserError),
-        tempfile.TemporaryDirectory(prefix=f".{FOLDER}.", dir=folder) as parent,
-    ):
-        made = Path(parent) / FOLDER
+    with explained(f"cannot write {folder / FOLDER}", UserError), atomic.new_folder(folder / FOLDER) as made:
         made.mkdir()
         (made / "network.npz").write_bytes(integers.packed(context, **gains))
         for name, graph in graphs.items():
@@ -70,14 +69,11 @@ def write(folder: Path | str) -> None:
         }
         (made / "about.json").write_text(json.dumps(about, indent=1))
         _compare(made, expected)
-        if (folder / FOLDER).exists():
-            (folder / FOLDER).rename(Path(parent) / "old")
-        made.rename(folder / FOLDER)
 
 
 def transforms(config: ModelConfig, params) -> dict:
     """{name: (function of float32 arrays, unit of `sizes.any_size`, names of inputs, (h, w) -> shapes)}."""
-    model, c = CLIC(config), config
+    model, c, median = CLIC(config), config, params["prior"]["median"]
     m, f, n = c.latent_channels, c.feature_channels, c.hyper_layers[-1][0]
 
     def applied(method):
@@ -93,11 +89,11 @@ def transforms(config: ModelConfig, params) -> dict:
             ("x", "where"),
             lambda h, w: [(1, 64 * h, 64 * w, 3), (1, 64 * h, 64 * w, 2)],
         ),
-        "h_a": (applied(CLIC.hyper_analyse), 4, ("y",), of_y(m)),
+        "h_a": (applied(lambda module, y: module.hyper_analyse(y) - median), 4, ("y",), of_y(m)),
         "g_s": (applied(lambda module, y: 255 * module.g_s(y)), 4, ("y",), of_y(m + f)),
     }
     if f:
-        feature = applied(lambda module, z: module.hyper_features(z)[1])
+        feature = applied(lambda module, z: module.hyper_features(z + median)[1])
         found["feature"] = (feature, 1, ("z",), lambda h, w: [(1, h, w, n)])
     if c.pqf != "none":
         found["maps"] = (applied(CLIC.basis_maps), 4, ("y_hat",), of_y(m))

@@ -62,10 +62,11 @@ class CLIC(nn.Module):
         self.basis = [pqf.Basis(c, g) for g in c.groups[: c.pqf_slices]] if c.pqf != "none" else []
         if c.variable_rate:
             start = 0.5 * np.log(np.asarray(c.lmbdas) / c.reference_lmbda)[:, None]
-            shape = (len(c.lmbdas), c.latent_channels)
+            shape = (len(c.lmbdas), c.latent_channels if c.gains == "channel" else 1)
             self.log_gain = self.param("log_gain", functools.partial(_filled, jnp.float32(start)), shape)
-            inverse = functools.partial(_filled, jnp.float32(-start))
-            self.log_inverse = self.param("log_inverse_gain", inverse, shape)
+            if c.gains == "channel":
+                inverse = functools.partial(_filled, jnp.float32(-start))
+                self.log_inverse = self.param("log_inverse_gain", inverse, shape)
 
     def __call__(self, x, lmbda=None, *, key=None) -> Output:
         """Codes x.
@@ -137,7 +138,9 @@ class CLIC(nn.Module):
     def gains(self, lmbda):
         """(log gain, log inverse gain) [B, 1, 1, M] for lmbda [B], linear in log lmbda between the anchors.
 
-        Source: per-channel gain vectors, Cui et al. 2021 (asymmetric gained deep image compression).
+        Source: per-channel gain vectors, Cui et al. 2021 (asymmetric gained deep image compression). Scalar gains: the
+        quantiser's step alone changes, Tong et al. 2023 (QVRF). Deviates: h_a and the context networks see y in steps,
+        where QVRF has them see y as it is and scales what they predict.
         """
         if not self.config.variable_rate:
             return 0.0, 0.0
@@ -146,7 +149,11 @@ class CLIC(nn.Module):
         weights = jnp.maximum(
             0.0, 1 - jnp.abs(where[:, None] - jnp.arange(len(anchors)))
         )  # [B, anchors], rows sum to 1
-        tables = (self.log_gain, self.log_inverse)
+        if self.config.gains == "channel":
+            tables = (self.log_gain, self.log_inverse)
+        else:
+            steps = jnp.broadcast_to(self.log_gain, (len(anchors), self.config.latent_channels))
+            tables = (steps, -steps)
         return tuple(jnp.matmul(weights, t, precision=lax.Precision.HIGHEST)[:, None, None] for t in tables)
 
     def hyper_features(self, z_hat):
@@ -161,13 +168,17 @@ class CLIC(nn.Module):
     def filter(self, y, decoded):
         """GuidedPQF on y_hat (list of slices).
 
-        Returns: (corrected y_hat, share of the error's energy left [B], coefficients [B, C, A]).
+        Returns: (corrected y_hat, share of the error's energy left [B], coefficients [B, C, A] or None).
 
         In "auxiliary" form the basis networks learn from that share alone: nothing flows back into y or y_hat.
         """
         y_hat = jnp.concatenate(decoded, -1)
         if self.config.pqf == "none":
             return y_hat, jnp.ones(y.shape[0]), None
+        if self.config.pqf == "plain":
+            corrected = self.plain_filter(y_hat)
+            left, error = (lax.stop_gradient(jnp.square(y - v).sum((1, 2, 3))) for v in (corrected, y_hat))
+            return corrected, left / (error + 1e-9), None
         if self.config.pqf == "auxiliary":
             y, decoded = lax.stop_gradient((y, decoded))
         parts, coefficients = [], []
@@ -184,13 +195,20 @@ class CLIC(nn.Module):
         corrected = y_hat + jnp.pad(corrections, ((0, 0),) * 3 + ((0, y.shape[-1] - n),))
         return corrected, left, jnp.concatenate(coefficients, 1)
 
+    def plain_filter(self, y_hat):
+        """y_hat [B, h, w, M] with the correction of a filter that is sent nothing, in its first slices."""
+        parts = [basis(guide)[..., 0] for basis, guide in zip(self.basis, slices(y_hat, self.config.groups))]
+        correction = jnp.concatenate(parts, -1)
+        return y_hat + jnp.pad(correction, ((0, 0),) * 3 + ((0, y_hat.shape[-1] - correction.shape[-1]),))
+
     def basis_maps(self, y_hat):
         """y_hat [B, h, w, M] -> GuidedPQF's orthonormal basis maps [B, h, w, C, A] of its first C channels."""
         parts = [basis(guide) for basis, guide in zip(self.basis, slices(y_hat, self.config.groups))]
         return pqf.orthonormal(jnp.concatenate(parts, -2))
 
     def synthesise(self, y_hat, feature, log_inverse=0.0):
-        """(Corrected) y_hat and latent feature -> x_hat [B, H, W, 3], not clipped."""
+        """(Corrected) y_hat and latent feature -> x_hat [B, H, W, 3], not clipped. A plain filter is applied here."""
+        y_hat = self.plain_filter(y_hat) if self.config.pqf == "plain" else y_hat
         y_hat = y_hat * jnp.exp(log_inverse)
         return self.g_s(y_hat if feature is None else jnp.concatenate([y_hat, feature], -1))
 

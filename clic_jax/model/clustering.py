@@ -3,12 +3,13 @@
 Each head proposes 2x2 centres from the pooled feature map, moved by a small MLP; a pixel belongs to its most similar
 centre (hard assignment, no gradient through the choice); a centre gathers its pixels' values, weighted by similarity,
 and hands the sum back to them with the same weight. Two matrix products per head: nothing of size centres x pixels x
-channels exists.
+channels exists. What the paper's ablations change in this are fields of `ModelConfig`, from `centers` on.
 
 Shapes: B batch, h w map, N = h * w pixels, E heads, M centres, D channels of a head.
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -19,39 +20,90 @@ from jax import lax
 from clic_jax.model.layers import Dense, activation
 
 
-def cluster(features, values, centers, center_values, alpha, beta):
-    """Hard-assignment aggregate and dispatch.
+def cluster(
+    features,
+    values,
+    centers,
+    center_values,
+    alpha,
+    beta,
+    similarity: str = "cosine",
+    assignment: str = "hard",
+    normalization: str = "points",
+):
+    """Aggregate and dispatch.
 
-    sim[m, n] = sigmoid(beta + alpha * cos(centers[m], features[n])), kept only for the best m of each pixel n;
+    sim[m, n] = sigmoid(beta + alpha * likeness(centers[m], features[n])), kept only for the best m of each pixel n;
     out[n] = sum_m sim[m, n] * (center_values[m] + sum_n' sim[m, n'] values[n']) / (1 + members of m).
 
     Args:
       features, values: [B, N, E, D].
       centers, center_values: [B, M, E, D].
       alpha, beta: scalars; a negative alpha assigns each pixel to its farthest centre.
+      similarity: likeness is the "cosine", or less the "euclidean" distance, its square a mean over channels (our
+        reading).
+      assignment: "hard", or "soft": sim[m, n] is multiplied by sim[m, n] / sum_m' sim[m', n], which is also how much
+        of a member of m the pixel is (our reading).
+      normalization: 1 + members of m ("points"), or 1 + sum_n sim[m, n] of what is kept ("similarity", as in Context
+        Clusters, Ma et al. 2023; our reading of the paper's ablation).
     Returns: [B, N, E, D], in the type of `values`; similarities are computed in float32.
     Source: Zhang et al. 2024, Sec. 3.2. The member count and the choice of centre carry no gradient.
     """
-    sim, best = assign(features, centers, alpha, beta)
-    member = (best == jnp.arange(sim.shape[2])[:, None]).astype(sim.dtype)  # [B, E, M, N]
+    sim, best = assign(features, centers, alpha, beta, similarity)
+    if assignment == "soft":
+        member = sim / jnp.maximum(sim.sum(2, keepdims=True), 1e-30)
+    else:
+        member = (best == jnp.arange(sim.shape[2])[:, None]).astype(sim.dtype)  # [B, E, M, N]
     kept = sim * member
     total = _einsum("bemn,bned->bemd", kept, values.astype(sim.dtype)) + center_values.swapaxes(1, 2)
-    aggregate = total / (1.0 + member.sum(-1, keepdims=True))
+    divisor = member if normalization == "points" else kept
+    aggregate = total / (1.0 + divisor.sum(-1, keepdims=True))
     return _einsum("bemn,bemd->bned", kept, aggregate).astype(values.dtype)
 
 
-def assign(features, centers, alpha, beta):
+def assign(features, centers, alpha, beta, similarity: str = "cosine"):
     """Similarity [B, E, M, N] of each point to each centre, in float32, and the index [B, E, 1, N] of the best.
 
     Of equals the first; arguments as for `cluster`.
     """
-    cosine = _einsum("bmed,bned->bemn", _unit(centers), _unit(features))
-    sim = jax.nn.sigmoid(beta + alpha * cosine)
+    likeness = _cosine(centers, features) if similarity == "cosine" else -_distance(centers, features)
+    sim = jax.nn.sigmoid(beta + alpha * likeness)
     return sim, lax.stop_gradient(jnp.argmax(sim, axis=2, keepdims=True))
+
+
+def refine(points, centers, alpha, beta, similarity: str = "cosine", rounds: int = 3):
+    """k-means: in each round a centre becomes the mean of itself and its members (our reading of "iterative offset").
+
+    Args:
+      points [B, N, 2E, D], centers [B, M, 2E, D]: features of all heads, then their values; features alone decide who
+        is a member. Gradients pass through the means and not through the choices.
+    Returns: the centres, float32.
+    """
+    points, centers, e = points.astype(jnp.float32), centers.astype(jnp.float32), points.shape[2] // 2
+    for _ in range(rounds):
+        _, best = assign(points[:, :, :e], centers[:, :, :e], alpha, beta, similarity)
+        member = (best == jnp.arange(centers.shape[1])[:, None]).astype(jnp.float32)
+        member = jnp.concatenate([member, member], 1)  # [B, 2E, M, N]
+        total = _einsum("bemn,bned->bmed", member, points) + centers
+        centers = total / (1.0 + member.sum(-1).swapaxes(1, 2)[..., None])
+    return centers
 
 
 # all digits whatever the compute type: a choice of centre rests on them, and four centres cost next to nothing
 _einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+
+
+def _cosine(centers, features):
+    return _einsum("bmed,bned->bemn", _unit(centers), _unit(features))
+
+
+def _distance(centers, features):
+    """Root of the mean squared difference over channels, [B, E, M, N]; its gradient is finite at zero."""
+    centers, features = centers.astype(jnp.float32), features.astype(jnp.float32)
+    squares = [jnp.square(x).sum(-1).swapaxes(1, 2) for x in (centers, features)]  # [B, E, M], [B, E, N]
+    product = _einsum("bmed,bned->bemn", centers, features)
+    mean = (squares[0][..., None] + squares[1][..., None, :] - 2 * product) / centers.shape[-1]
+    return jnp.sqrt(jnp.maximum(mean, 1e-12))
 
 
 def _unit(x):
@@ -60,14 +112,23 @@ def _unit(x):
     return x * lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
 
 
-def max_pool_2x2(x):
-    """Adaptive max pool to [B, 2, 2, C]; the two windows of an odd side share its middle, a side of 1 is repeated."""
+def adaptive_pool(x, side: int, pool, reach: float = 0.0):
+    """`pool` (jnp.max, jnp.mean) over side x side windows of any map, [B, H, W, C] -> [B, side, side, C].
 
-    def halves(x, axis):
+    Window a of n pixels is floor(a n / side) ... ceil((a + 1) n / side) - 1: neighbours share what does not divide. It
+    reaches further by `reach` of its own length at either end, as far as there are pixels.
+    """
+
+    def windows(x, axis):
         n = x.shape[axis]
-        return [lax.slice_in_dim(x, a * n // 2, -(-(a + 1) * n // 2), axis=axis) for a in (0, 1)]
+        for a in range(side):
+            begin, end = a * n // side, -(-(a + 1) * n // side)  # of integers alone, for n may be a symbol
+            if reach:
+                begin, end = math.floor((a - reach) * n / side), math.ceil((a + 1 + reach) * n / side)
+                begin, end = max(begin, 0), min(end, n)
+            yield lax.slice_in_dim(x, begin, end, axis=axis)
 
-    return jnp.stack([jnp.stack([cell.max((1, 2)) for cell in halves(row, 2)], 1) for row in halves(x, 1)], 1)
+    return jnp.stack([jnp.stack([pool(cell, (1, 2)) for cell in windows(row, 2)], 1) for row in windows(x, 1)], 1)
 
 
 def mean_pool(x, h: int, w: int):
@@ -77,14 +138,15 @@ def mean_pool(x, h: int, w: int):
 
 
 class CenterOffset(nn.Module):
-    """How far each head moves its centres: 4x4 mean pool, MLP D -> int(ratio * D) -> D, adaptive max pool to 2x2.
+    """How far each head moves its centres: 4x4 mean pool, MLP D -> int(ratio * D) -> D, adaptive max pool to side^2.
 
-    [B, h, w, E, D] -> [B, 2, 2, E, D]; one set of weights for all heads, for features and for values.
+    [B, h, w, E, D] -> [B, side, side, E, D]; one set of weights for all heads, for features and for values.
     """
 
     ratio: float
     act: str = "gelu"
     dtype: Any = None
+    side: int = 2
 
     @nn.compact
     def __call__(self, x):
@@ -92,7 +154,8 @@ class CenterOffset(nn.Module):
         x = mean_pool(x.reshape(b, h, w, e * d), h // 4, w // 4).reshape(b, h // 4, w // 4, e, d)
         x = activation(self.act)(Dense(int(d * self.ratio), scale=0.02, dtype=self.dtype, name="fc1")(x))
         x = Dense(d, scale=0.02, dtype=self.dtype, name="fc2")(x)
-        return max_pool_2x2(x.reshape(b, h // 4, w // 4, e * d)).reshape(b, 2, 2, e, d)
+        k = self.side
+        return adaptive_pool(x.reshape(b, h // 4, w // 4, e * d), k, jnp.max).reshape(b, k, k, e, d)
 
 
 class ClusterMixer(nn.Module):
@@ -100,7 +163,8 @@ class ClusterMixer(nn.Module):
 
     h and w must be multiples of 4. Features and values come from one matrix product; the input's mean is added first,
     scaled per channel by `gap_scale` (1e-5 at the start). A caller who makes the collection "intermediates" mutable
-    finds `assignment` [B, E, h, w] there: which of the four centres, in reading order, each position belongs to.
+    finds `assignment` [B, E, h, w] there: which of the centres, in reading order, each position is most like.
+    The fields from `centers` on are those of `ModelConfig`, without `center_` in their names.
     Raises: ValueError for a map whose sides are not multiples of 4.
     """
 
@@ -109,6 +173,12 @@ class ClusterMixer(nn.Module):
     offset_ratio: float = 1.66
     act: str = "gelu"
     dtype: Any = None
+    centers: int = 4
+    windows: str = "disjoint"
+    offset: str = "mlp"
+    similarity: str = "cosine"
+    assignment: str = "hard"
+    normalization: str = "points"
 
     @nn.compact
     def __call__(self, x):
@@ -122,15 +192,27 @@ class ClusterMixer(nn.Module):
             (1, 2), keepdims=True
         )
         both = Dense(2 * e * d, dtype=self.dtype, name="fc")(x).reshape(b, h, w, 2 * e, d)  # features, then values
-        centers = mean_pool(both.reshape(b, h, w, -1), 2, 2).reshape(b, 2, 2, 2 * e, d)
-        centers = (centers + CenterOffset(self.offset_ratio, self.act, self.dtype, name="offset")(both)).reshape(
-            b, 4, 2 * e, d
-        )
+        side = math.isqrt(self.centers)
+        centers = self._pooled(both.reshape(b, h, w, -1), side).reshape(b, side, side, 2 * e, d)
+        if self.offset == "mlp":
+            centers = centers + CenterOffset(self.offset_ratio, self.act, self.dtype, side, name="offset")(both)
+        centers = centers.reshape(b, self.centers, 2 * e, d)
         points = both.reshape(b, h * w, 2 * e, d)
         alpha = self.param("alpha", nn.initializers.ones, ())
         beta = self.param("beta", nn.initializers.zeros, ())
+        if self.offset == "iterative":
+            centers = refine(points, centers, alpha, beta, self.similarity)
         if self.is_mutable_collection("intermediates"):  # otherwise the program should be the same as without
-            best = assign(points[:, :, :e], centers[:, :, :e], alpha, beta)[1]
+            best = assign(points[:, :, :e], centers[:, :, :e], alpha, beta, self.similarity)[1]
             self.sow("intermediates", "assignment", best.reshape(b, e, h, w))
-        x = cluster(points[:, :, :e], points[:, :, e:], centers[:, :, :e], centers[:, :, e:], alpha, beta)
+        how = self.similarity, self.assignment, self.normalization
+        x = cluster(points[:, :, :e], points[:, :, e:], centers[:, :, :e], centers[:, :, e:], alpha, beta, *how)
         return Dense(c, dtype=self.dtype, name="proj")(x.reshape(b, h, w, e * d))
+
+    def _pooled(self, x, side: int):
+        """[B, h, w, C] -> [B, side, side, C]; overlapping windows are twice as long, cut at the border: our reading."""
+        if self.windows == "overlapping":
+            return adaptive_pool(x, side, jnp.mean, reach=0.5)
+        if x.shape[1] % side or x.shape[2] % side:
+            return adaptive_pool(x, side, jnp.mean)
+        return mean_pool(x, side, side)

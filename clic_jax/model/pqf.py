@@ -2,6 +2,8 @@
 
 A network turns the decoded y_hat into A basis maps for each channel; the encoder fits the residual y - y_hat in their
 span, one least-squares problem an image and channel. The correction is added to **y_hat**: what the decoder has.
+
+Without guidance ("plain") there is one map a channel, which is the correction as it is.
 """
 
 import jax.numpy as jnp
@@ -21,9 +23,10 @@ class Basis(nn.Module):
     @nn.compact
     def __call__(self, y_hat):
         c, g = self.config, self.group
-        widths = (*(int(r * g) for r in c.pqf_ratios), c.pqf_basis * g)
+        count = 1 if c.pqf == "plain" else c.pqf_basis
+        widths = (*(int(r * g) for r in c.pqf_ratios), count * g)
         maps = ConvStack(tuple((w, 3) for w in widths), c.activation, name="net")(y_hat)
-        return maps.reshape(*y_hat.shape, c.pqf_basis)
+        return maps.reshape(*y_hat.shape, count)
 
 
 def orthonormal(basis):

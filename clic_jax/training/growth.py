@@ -54,7 +54,7 @@ def grown(old: ModelConfig, params, new: ModelConfig, seed: int = 0):
         at, anchors = np.log(new.lmbdas), np.log(old.lmbdas)
         if at[0] > anchors[-1] or at[-1] < anchors[0]:  # those of another distortion: by their places in the range
             at, anchors = (np.linspace(0, 1, len(lmbdas)) for lmbdas in (at, anchors))
-        gains = {name: _at(at, anchors, params[name]) for name in ("log_gain", "log_inverse_gain")}
+        gains = {name: _at(at, anchors, params[name]) for name in ("log_gain", "log_inverse_gain") if name in params}
         params = params | gains
     if dataclasses.replace(old, **{name: getattr(new, name) for name in FREE}) == new:
         return jax.tree.map(np.asarray, params)

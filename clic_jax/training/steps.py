@@ -102,17 +102,18 @@ def metrics_and_gradients(params, config: Config, x, lmbda, key):
     return jax.lax.scan(add, start, (*parts, jax.random.split(key, n)))[0]
 
 
-def train_step(config: Config, state: TrainState, crops, share=None) -> tuple[TrainState, dict]:
+def train_step(config: Config, state: TrainState, crops, seed=None, share=None) -> tuple[TrainState, dict]:
     """One optimiser step.
 
     Args:
       state: the state so far; its step number is the only source of randomness besides the seed.
       crops: uint8 [B, S, S, 3].
+      seed: int32, instead of `train.seed`.
       share: of the schedule's learning rate, a scalar; None: all of it.
     Returns: (state, metrics): loss, bpp, bpp_z, mse, psnr, pqf_residual, grad_norm, learning_rate; scalars.
     """
     t = config.train
-    noise_key, lmbda_key = jax.random.split(_step_key(t, state.step, 1))
+    noise_key, lmbda_key = jax.random.split(_step_key(t.seed if seed is None else seed, state.step, 1))
     lmbda = draw_lmbda(config.model, lmbda_key, crops.shape[0])
     x = crops.astype(jnp.float32) / 255
     metrics, grads = metrics_and_gradients(state.params, config, x, lmbda, noise_key)
@@ -189,37 +190,39 @@ def make_streamed_step(config: Config, mesh, annealed: bool = False):
     """
     rep, batch = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
 
-    def step(state, crops):
-        return train_step(config, state, *(crops if annealed else (crops,)))
+    def step(state, given):
+        crops, share = given if annealed else (given, None)
+        return train_step(config, state, crops, share=share)
 
     into = (batch, rep) if annealed else batch
     return jax.jit(step, in_shardings=(rep, into), out_shardings=(rep, rep), donate_argnums=0)
 
 
-def make_cached_steps(config: Config, mesh, annealed: bool = False):
+def make_cached_steps(config: Config, mesh, seeded: bool = False, annealed: bool = False):
     """(state, photos) -> (state, mean metrics), compiled: `steps_per_call` steps on crops of photographs in memory.
 
-    The photographs live on every device, so that no input pipeline feeds an accelerator.
-    annealed: photos are (photos, share), the latter as for `train_step`.
+    The photographs live on every device, so that no input pipeline feeds an accelerator. With `seeded` the second
+    argument is (photos, seed int32), so that one program serves runs of several seeds; with `annealed` it is (photos,
+    share), the latter as for `train_step`.
     """
     rep, batch = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+    names = [name for name, wanted in (("seed", seeded), ("share", annealed)) if wanted]
 
-    def one(state, photos, share):
-        crops = random_crops(
-            photos, _step_key(config.train, state.step, 0), batch=config.train.batch, size=config.train.crop
-        )
-        return train_step(config, state, jax.lax.with_sharding_constraint(crops, batch), share)
+    def one(state, photos, seed=config.train.seed, share=None):
+        crops = random_crops(photos, _step_key(seed, state.step, 0), batch=config.train.batch, size=config.train.crop)
+        return train_step(config, state, jax.lax.with_sharding_constraint(crops, batch), seed, share)
 
-    def many(state, photos):
-        photos, share = photos if annealed else (photos, None)
+    def many(state, given):
+        photos, *more = given if names else (given,)
+        more = dict(zip(names, more))
         if config.train.steps_per_call == 1:
-            return one(state, photos, share)
-        state, history = jax.lax.scan(lambda s, _: one(s, photos, share), state, length=config.train.steps_per_call)
+            return one(state, photos, **more)
+        state, history = jax.lax.scan(lambda s, _: one(s, photos, **more), state, length=config.train.steps_per_call)
         return state, jax.tree.map(jnp.mean, history)
 
     return jax.jit(many, in_shardings=(rep, rep), out_shardings=(rep, rep), donate_argnums=0)
 
 
-def _step_key(t: TrainConfig, step, purpose: int):
+def _step_key(seed, step, purpose: int):
     """The key of one purpose (0 crops, 1 the step itself) at one step."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(t.seed), step), purpose)
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), purpose)

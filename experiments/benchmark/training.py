@@ -16,9 +16,10 @@ import numpy as np
 from clic_jax import memory, runtime
 from clic_jax.checkpoints import installed, published
 from clic_jax.config import Config
+from clic_jax.exchange import publish
 from clic_jax.model.clic import init_params
 from clic_jax.training import data, steps
-from experiments import complexity, device, publish
+from experiments import complexity, device
 from experiments.benchmark.stopwatch import peak_mib, repeat, spread
 from experiments.train.__main__ import first_params
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from clic_jax.coding import compiled, fixedpoint
+from clic_jax.coding import compiled, hyper
 from clic_jax.config import Config, ModelConfig
 from clic_jax.model.clic import init_params
 from clic_jax.training import data, steps
@@ -32,12 +32,14 @@ def parameters(model: ModelConfig) -> dict:
     """Small random parameters: what they are decides nothing here, but dead taps would be left out of the programs."""
     random = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: init_params(model))
-    return jax.tree.map(lambda x: np.float32(random.normal(0, 0.02, x.shape)), shapes)
+    params = jax.tree.map(lambda x: np.float32(random.normal(0, 0.02, x.shape)), shapes)
+    params["prior"]["median"][:] = 0  # as training leaves it
+    return params
 
 
 def exponents(model: ModelConfig, params) -> dict:
     """The exponents of `measured.measure` for parameters that nobody has measured."""
-    stacks = fixedpoint.hyper_decoders(model, params) | params["context"]
+    stacks = hyper.decoders(model, params) | params["context"]
     return {name: [6] * (len(tree) - name.startswith("parameters_")) for name, tree in stacks.items()}
 
 

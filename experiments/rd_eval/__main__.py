@@ -66,6 +66,7 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="measure only what is not in --out already")
     parser.add_argument("--estimate", action="store_true", help="of models, bits that they count instead of files")
     args = parser.parse_args(argv)
+    args.data = args.data.removeprefix("folder:")  # as for training
     if args.jobs < 1:
         parser.error("--jobs is at least 1")
     return args

@@ -30,9 +30,10 @@ from clic_jax import config, memory, metrics, runtime, settings
 from clic_jax.checkpoints import arrays, published, states
 from clic_jax.cli import error_text
 from clic_jax.errors import UserError
+from clic_jax.exchange import publish
 from clic_jax.model import clic
 from clic_jax.training import data, growth, pca_start, steps
-from experiments import cli, device, publish
+from experiments import cli, device
 from experiments.train import feed, loop, options, processes, run_log
 from experiments.train.deadline import Deadline
 from experiments.train.profile import Profile

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from clic_jax.config import Config
@@ -13,6 +14,7 @@ from clic_jax.training import data, steps, streaming
 from experiments import complexity
 
 MEMORY_LIMIT_MIB = 1900  # photographs that decode to more are read while training
+SHARE = jax.ShapeDtypeStruct((), np.float32)  # of the learning rate
 
 
 class Feed(NamedTuple):
@@ -33,10 +35,9 @@ def open_feed(cfg: Config, spec: str, workers: int, mesh, shapes, anneal: bool =
     Raises: DataError.
     """
     t = cfg.train
-    rate = (jax.ShapeDtypeStruct((), np.float32),) if anneal else ()
     if streaming.is_large(spec, MEMORY_LIMIT_MIB):
         batch = steps.batch_shape(cfg, mesh)
-        batch = (batch, *rate) if anneal else batch
+        batch = (batch, SHARE) if anneal else batch
         compiled = _compiled(steps.make_streamed_step(cfg, mesh, anneal), 1, shapes, batch)
         share = dict(process_index=jax.process_index(), process_count=jax.process_count(), workers=workers)
 
@@ -52,14 +53,31 @@ def open_feed(cfg: Config, spec: str, workers: int, mesh, shapes, anneal: bool =
         return Feed(streamed, first_crops, *compiled)
 
     photos = data.load_photos(spec, min_size=t.crop)
-    on_devices = steps.replicate(mesh, photos)  # the compiled step draws its own crops
+    return cached(cfg, photos, steps.replicate(mesh, photos), mesh, shapes, anneal=anneal)
+
+
+def cached(cfg: Config, photos, on_devices, mesh, shapes, seeded: bool = False, anneal: bool = False) -> Feed:
+    """The feed of photographs in memory, given on the host and on every device of the mesh; the step crops them.
+
+    seeded: batches are (photographs, seed), as `steps.make_cached_steps` has them; `with_seed` chooses another.
+    anneal: as for `open_feed`.
+    """
+    t = cfg.train
+    batch = (on_devices, steps.replicate(mesh, jnp.int32(t.seed))) if seeded else on_devices
+    shown = (batch, SHARE) if anneal else batch
 
     def drawn(n, size):
         return np.asarray(data.random_crops(photos, jax.random.key(t.seed), batch=n, size=size))
 
-    batch = (on_devices, *rate) if anneal else on_devices
-    compiled = _compiled(steps.make_cached_steps(cfg, mesh, anneal), t.steps_per_call, shapes, batch)
-    return Feed(lambda first: itertools.repeat(on_devices), drawn, *compiled)
+    compiled = _compiled(steps.make_cached_steps(cfg, mesh, seeded, anneal), t.steps_per_call, shapes, shown)
+    return Feed(lambda first: itertools.repeat(batch), drawn, *compiled)
+
+
+def with_seed(feed: Feed, seed: int, mesh) -> Feed:
+    """A seeded feed whose batches are of that seed."""
+    photos, _ = next(feed.batches(0))
+    batch = photos, steps.replicate(mesh, jnp.int32(seed))
+    return feed._replace(batches=lambda first: itertools.repeat(batch))
 
 
 def annealed(feed: Feed, share: Callable[[], float]) -> Feed:

@@ -34,10 +34,19 @@ class RunLog:
       start_step: steps done already. Rows of later steps, left by a killed run, are dropped: those steps are redone,
         and the file becomes that of an uninterrupted run.
       peak: image pixels a second that the devices could train on at their peak; None where it is not known.
+      quiet: rows alone: no progress, no event files.
     Raises: OSError where the folder cannot be written.
     """
 
-    def __init__(self, folder: str | os.PathLike, total_steps: int, start_step: int = 0, *, peak: float | None = None):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        total_steps: int,
+        start_step: int = 0,
+        *,
+        peak: float | None = None,
+        quiet: bool = False,
+    ):
         self._step, self._total, self._peak = start_step, total_steps, peak
         self._begin, self._seconds_before = time.monotonic(), 0.0
         self._measured, self._paused = (self._begin, 0), 0.0  # (when, pixels) at the last rate; seconds of pauses since
@@ -45,7 +54,8 @@ class RunLog:
         self._marks = collections.deque()  # (seconds, step, pixels) of the last RATE_OVER_S, about one a second
         self._spoken = time.monotonic()
         self._first_process = jax.process_index() == 0
-        terminal = self._first_process and sys.stderr.isatty()
+        self._quiet = quiet
+        terminal = self._first_process and sys.stderr.isatty() and not quiet
         # a terminal that does not say its size, as some recorders', would get an empty bar
         sizes = dict(dynamic_ncols=True) if _columns(sys.stderr) else dict(ncols=100, nrows=20)
         self._bar = tqdm(
@@ -60,7 +70,7 @@ class RunLog:
         if self._first_process:
             Path(folder).mkdir(parents=True, exist_ok=True)
             self._file, self._seconds_before = _reopen(Path(folder) / "metrics.jsonl", start_step)
-            self._events = self._event_writer(folder, start_step)
+            self._events = None if quiet else self._event_writer(folder, start_step)
 
     def __enter__(self) -> "RunLog":
         return self
@@ -160,7 +170,7 @@ class RunLog:
         self._bar.set_postfix_str(rates + numbers, refresh=False)
         self._bar.update(step - self._step)
         self._step = step
-        if self._bar.disable and time.monotonic() - self._spoken >= PLAIN_EVERY_S:
+        if self._bar.disable and not self._quiet and time.monotonic() - self._spoken >= PLAIN_EVERY_S:
             self._spoken = time.monotonic()
             self.message(f"step {step}/{self._total}, {steps_per_s:.3g} steps/s, {rates}{numbers}, ETA {eta}")
 

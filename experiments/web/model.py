@@ -38,6 +38,10 @@ def files(name_or_path: str | Path) -> tuple[str, dict[str, bytes]]:
     config = codec.config.model
     if not config.log_scale:
         raise UserError(f"{folder} predicts scales as they are, not their logarithms: the page cannot decode with it")
+    if codec.programs.context.hyper[0].layers[0].kernel.shape[-2] != len(codec.prior):
+        raise UserError(
+            f"{folder} has a prior with medians, as the authors' models have: the page cannot decode with it"
+        )
     arrays = _Arrays()
     about = {
         "id": codec.model_id,

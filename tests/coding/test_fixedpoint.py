@@ -141,14 +141,15 @@ def test_scale_index_takes_the_nearest(tables):
 
 @pytest.fixture(scope="module", params=[MICRO.model, MICRO_PAPER.model], ids=["tiny", "paper"])
 def pair(request):
-    """(config, float parameters, z_hat, y_hat, integer networks, exponents) of a random micro model."""
+    """(config, float parameters, z, y_hat, integer networks, exponents) of a random micro model; one has medians."""
     C = request.param
     params = random_params(C)
     rng = np.random.default_rng(1)
-    z_hat = np.round(rng.normal(size=(2, 2, 3, C.hyper_layers[-1][0])) * 3).astype(np.float32)
+    z = np.round(rng.normal(size=(2, 2, 3, C.hyper_layers[-1][0])) * 3).astype(np.float32)
+    params["prior"]["median"] *= 0 if C.shared_hyper_decoder else 10
     y_hat = (np.round(rng.normal(size=(2, 8, 12, C.latent_channels)) * 4 * 64) / 64).astype(np.float32)
-    exponents = calibration.calibrate(C, params, [(y_hat, z_hat)])
-    return C, params, z_hat, y_hat, fixedpoint.FixedContext(C, params, exponents), exponents
+    exponents = calibration.calibrate(C, params, [(y_hat, z + params["prior"]["median"])])
+    return C, params, z, y_hat, fixedpoint.FixedContext(C, params, exponents), exponents
 
 
 def step(config, exponents):
@@ -167,9 +168,9 @@ def test_linear_scales_take_the_nearest_table():
 
 def test_close_to_float(pair):
     """Features, means and scales of every slice and colour, within a few integers of the float networks'."""
-    C, params, z_hat, y_hat, fixed, exponents = pair
-    features, _ = CLIC(C).apply({"params": params}, z_hat, method=CLIC.hyper_features)
-    ours = fixed.features(jnp.int32(z_hat))
+    C, params, z, y_hat, fixed, exponents = pair
+    features, _ = CLIC(C).apply({"params": params}, z + params["prior"]["median"], method=CLIC.hyper_features)
+    ours = fixed.features(jnp.int32(z))
     np.testing.assert_allclose(ours * step(C, exponents), features, atol=0.02 * np.abs(features).max())
 
     model, decoded = ContextModel(C), slices(y_hat, C.groups)
@@ -195,9 +196,9 @@ def test_close_to_float(pair):
 
 def test_deterministic_under_batching_and_jit(pair):
     """Batch of two, one by one, jitted and not, at other widths: the same integers."""
-    C, _, z_hat, y_hat, fixed, _ = pair
+    C, _, z, y_hat, fixed, _ = pair
     value = jnp.int32(y_hat[..., : C.groups[0]] * 64)
-    z = jnp.int32(z_hat)
+    z = jnp.int32(z)
     whole = fixed.support(1, [value], fixed.features(z))
     jitted = jax.jit(lambda v, z: fixed.support(1, [v], fixed.features(z)))(value, z)
     single = jnp.concatenate([fixed.support(1, [value[i : i + 1]], fixed.features(z[i : i + 1])) for i in (0, 1)])

@@ -21,7 +21,7 @@ SMALL = """
 MAX_SIDE, CURVE, STEPS, OUT = 128, (20, 80), 2, {out!r}
 TRAINING = ["train.batch=2", "train.crop=64", "train.warmup=1"]
 
-from experiments import publish
+from clic_jax.exchange import publish
 
 publish.CALIBRATION_PIXELS = 2**16
 """

@@ -7,7 +7,8 @@ import pytest
 
 from clic_jax.checkpoints import installed, published
 from clic_jax.checkpoints.arrays import CheckpointError
-from experiments import publish
+from clic_jax.exchange import publish
+from experiments import publish as command
 from experiments.train import __main__ as train
 from tests.conftest import photograph
 from tests.micro import MICRO
@@ -60,7 +61,7 @@ def test_refuses_what_is_no_model_or_is_released(params, tmp_path, content):
             (folder / "checkpoint.json").write_text("[")
     before = sorted(folder.rglob("*"))
     with pytest.raises(CheckpointError, match="name another --out"):
-        publish.main([str(tmp_path), "--out", str(folder)])
+        command.main([str(tmp_path), "--out", str(folder)])
     with pytest.raises(CheckpointError, match="name another --out"):
         publish.publish(folder, MICRO, params, crops, {})
     assert sorted(folder.rglob("*")) == before

@@ -96,8 +96,8 @@ def test_effort(photographs, published_micro, tmp_path):
 
 def test_runtime(photographs, tmp_path):
     """Files of the runtime that is asked for, under its name."""
-    common = ("--data", photographs["folder"], "--model", "clic-tiny", "--qualities", 50, "--metric", "psnr")
-    assert run(*common, "--runtime", "onnx", "--out", tmp_path) == 0
+    common = ("--data", f"folder:{photographs['folder']}", "--model", "clic-tiny", "--qualities", 50)
+    assert run(*common, "--metric", "psnr", "--runtime", "onnx", "--out", tmp_path) == 0
     result = json.loads((tmp_path / "clic-tiny-onnx.json").read_text())
     assert result["name"] == "clic-tiny, onnx" and "onnxruntime" in result["versions"]
     for row in result["per_image"]:

@@ -1,6 +1,6 @@
 """Do the golden files decode here, to the integers and pictures that they always had? Needs the light install alone.
 
-    python -m tests.golden
+python -m tests.golden
 """
 
 import json

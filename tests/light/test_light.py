@@ -75,9 +75,10 @@ def test_tiles(both):
 
 
 def test_the_papers_graph(tmp_path):
-    """Checkerboard blocks, three hyper decoders, joint filter, one rate, strided stem: exported, and the same."""
+    """Checkerboard blocks, three hyper decoders, medians, joint filter, one rate: exported, and the same."""
     config, rng = MICRO_PAPER.model, np.random.default_rng(0)
-    params = init_params(config)
+    params = jax.device_get(init_params(config))
+    params["prior"]["median"] = rng.uniform(-2, 2, params["prior"]["median"].shape).astype(np.float32)
     crops = np.stack([photograph(64, 64, seed) for seed in range(4)])
     data = measured.measure(config, params, crops)
     published.save_published(tmp_path / "paper", MICRO_PAPER, params, {}, coding=data)
@@ -123,8 +124,10 @@ def test_stored_integers_are_those_of_the_model(both):
 
 
 @pytest.mark.parametrize("side", [1, 3, 5])
-def test_exact_sum_is_exact(side):
-    """At the largest activations and kernels there are, against int64."""
+@pytest.mark.parametrize("block", [1, 300, 2**22])
+def test_exact_sum_is_exact(side, block, monkeypatch):
+    """At the largest activations and kernels there are, against int64, however many rows are taken at once."""
+    monkeypatch.setattr(fixedpoint, "BLOCK", block)
     rng = np.random.default_rng(side)
     shape = (7, 4) if side == 1 else (side, side, 7, 4)
     kernel = rng.choice(np.int8([-127, 0, 127]), shape)

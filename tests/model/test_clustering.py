@@ -10,32 +10,49 @@ import pytest
 
 from clic_jax import config
 from clic_jax.model import clic, clustering
-from clic_jax.model.clustering import ClusterMixer, cluster, max_pool_2x2, mean_pool
+from clic_jax.model.clustering import ClusterMixer, adaptive_pool, cluster, mean_pool
 from clic_jax.training import steps
 
 
-def naive_cluster(features, values, centers, center_values, alpha, beta):
+def naive_cluster(
+    features,
+    values,
+    centers,
+    center_values,
+    alpha,
+    beta,
+    similarity="cosine",
+    assignment="hard",
+    normalization="points",
+):
     """The definition, one batch item, head, centre and point at a time, in float64."""
     b, n, e, d = features.shape
     m = centers.shape[1]
     out = np.zeros((b, n, e, d))
     for i in range(b):
         for h in range(e):
-            chosen, weights = [], []
+            shares, kept = np.zeros((m, n)), np.zeros((m, n))
             for p in range(n):
-                f, sims = features[i, p, h], []
+                sims = [
+                    1 / (1 + np.exp(-(beta + alpha * likeness(centers[i, k, h], features[i, p, h], similarity))))
+                    for k in range(m)
+                ]
                 for k in range(m):
-                    c = centers[i, k, h]
-                    cosine = float(c @ f) / (max(np.sqrt(c @ c), 1e-12) * max(np.sqrt(f @ f), 1e-12))
-                    sims.append(1 / (1 + np.exp(-(beta + alpha * cosine))))
-                chosen.append(sims.index(max(sims)))  # the first of equals
-                weights.append(max(sims))
+                    best = sims.index(max(sims))  # the first of equals
+                    shares[k, p] = float(k == best) if assignment == "hard" else sims[k] / sum(sims)
+                    kept[k, p] = sims[k] * shares[k, p]
             for k in range(m):
-                members = [p for p in range(n) if chosen[p] == k]
-                total = center_values[i, k, h] + sum(weights[p] * values[i, p, h] for p in members)
-                for p in members:
-                    out[i, p, h] = weights[p] * total / (1 + len(members))
+                total = center_values[i, k, h] + sum(kept[k, p] * values[i, p, h] for p in range(n))
+                divisor = 1 + sum(shares[k] if normalization == "points" else kept[k])
+                for p in range(n):
+                    out[i, p, h] += kept[k, p] * total / divisor
     return out
+
+
+def likeness(c, f, similarity):
+    if similarity == "euclidean":
+        return -np.sqrt(np.mean((c - f) ** 2))
+    return float(c @ f) / (max(np.sqrt(c @ c), 1e-12) * max(np.sqrt(f @ f), 1e-12))
 
 
 def problem(seed, b, n, m, e, d):
@@ -45,8 +62,9 @@ def problem(seed, b, n, m, e, d):
     return [rng.normal(size=s).astype(np.float32).astype(np.float64) for s in shapes]
 
 
-def run(arrays, alpha, beta):
-    return np.asarray(jax.jit(cluster)(*[jnp.float32(a) for a in arrays], jnp.float32(alpha), jnp.float32(beta)))
+def run(arrays, alpha, beta, **how):
+    function = jax.jit(functools.partial(cluster, **how))
+    return np.asarray(function(*[jnp.float32(a) for a in arrays], jnp.float32(alpha), jnp.float32(beta)))
 
 
 @pytest.mark.parametrize(
@@ -63,6 +81,72 @@ def run(arrays, alpha, beta):
 def test_cluster_equals_its_definition(seed, sizes, alpha, beta):
     arrays = problem(seed, *sizes)
     np.testing.assert_allclose(run(arrays, alpha, beta), naive_cluster(*arrays, alpha, beta), atol=2e-6, rtol=1e-5)
+
+
+ABLATED = [
+    dict(similarity="euclidean"),
+    dict(assignment="soft"),
+    dict(normalization="similarity"),
+    dict(similarity="euclidean", assignment="soft", normalization="similarity"),
+]
+
+
+@pytest.mark.parametrize("how", ABLATED, ids=str)
+def test_ablations_equal_their_definitions(how):
+    for seed, sizes, alpha, beta in ((1, (2, 16, 4, 3, 8), 1.0, 0.0), (3, (3, 7, 2, 1, 5), -1.25, 0.4)):
+        arrays = problem(seed, *sizes)
+        expected = naive_cluster(*arrays, alpha, beta, **how)
+        np.testing.assert_allclose(run(arrays, alpha, beta, **how), expected, atol=2e-6, rtol=1e-5)
+        assert np.abs(run(arrays, alpha, beta) - expected).max() > 1e-3
+
+
+def test_one_centre_is_the_same_hard_and_soft():
+    arrays = problem(2, 1, 33, 1, 2, 3)
+    hard, soft = (run(arrays, 3.0, -0.7, assignment=name) for name in ("hard", "soft"))
+    np.testing.assert_allclose(hard, soft, atol=1e-6)
+
+
+def test_similarities_of_one_are_points():
+    """Open gates: each member's similarity is 1, and both normalisations divide by the same."""
+    arrays = problem(2, 1, 33, 4, 2, 3)
+    points, similarity = (run(arrays, 0.0, 40.0, normalization=name) for name in ("points", "similarity"))
+    np.testing.assert_allclose(points, similarity, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ABLATED, ids=str)
+def test_gradients_of_ablations_equal_differences(how):
+    """Along a random direction of all arguments at once."""
+    arguments = [*problem(10, 1, 9, 3, 2, 5), 0.8, -0.2]
+    rng = np.random.default_rng(11)
+    direction = [rng.normal(size=np.shape(a)) for a in arguments]
+    cotangent = rng.normal(size=arguments[0].shape)
+    gradient = jax.grad(lambda a: jnp.sum(cluster(*a, **how) * jnp.float32(cotangent)))
+    grads = jax.jit(gradient)([jnp.float32(a) for a in arguments])
+    values = [
+        (naive_cluster(*[a + t * d for a, d in zip(arguments, direction)], **how) * cotangent).sum()
+        for t in (1e-6, -1e-6)
+    ]
+    found = sum(np.vdot(g, d) for g, d in zip(grads, direction))
+    np.testing.assert_allclose(found, (values[0] - values[1]) / 2e-6, rtol=2e-3)
+
+
+def test_refined_centres_are_those_of_k_means():
+    """Point by point, three rounds: features decide, values follow."""
+    b, n, m, e, d = 2, 12, 3, 2, 4
+    features, values, centers, center_values = problem(20, b, n, m, e, d)
+    points, expected = (np.concatenate(pair, 2) for pair in ((features, values), (centers, center_values)))
+    found = clustering.refine(jnp.float32(points), jnp.float32(expected), 1.0, 0.0)
+    for _ in range(3):
+        before = expected.copy()
+        for i in range(b):
+            for h in range(e):
+                near = [[likeness(before[i, k, h], points[i, p, h], "cosine") for k in range(m)] for p in range(n)]
+                for k in range(m):
+                    members = [p for p in range(n) if near[p].index(max(near[p])) == k]
+                    for part in (h, e + h):
+                        everyone = [before[i, k, part], *(points[i, p, part] for p in members)]
+                        expected[i, k, part] = np.mean(everyone, 0)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("alpha", [1.5, -1.5])
@@ -122,18 +206,20 @@ def test_finite_at_zero_vectors(zero):
     assert all(np.isfinite(g).all() for g in grads)
 
 
+@pytest.mark.parametrize("count, reach", [(2, 0.0), (3, 0.0), (2, 0.5), (4, 0.5), (1, 0.5)])
 @pytest.mark.parametrize("side", range(1, 8))
-def test_adaptive_max_pool(side):
-    """Window a of a side n is floor(a n / 2) ... ceil((a + 1) n / 2) - 1."""
+def test_adaptive_pool(side, count, reach):
+    """Window a of n pixels is floor((a - reach) n / count) ... ceil((a + 1 + reach) n / count) - 1, cut at the ends."""
     h, w = side, 8 - side
     x = np.random.default_rng(side).normal(size=(2, h, w, 3)).astype(np.float32)
-    expected = np.full((2, 2, 2, 3), -np.inf, np.float32)
-    for a in range(2):
-        for b in range(2):
-            for i in range(int(np.floor(a * h / 2)), int(np.ceil((a + 1) * h / 2))):
-                for j in range(int(np.floor(b * w / 2)), int(np.ceil((b + 1) * w / 2))):
-                    expected[:, a, b] = np.maximum(expected[:, a, b], x[:, i, j])
-    np.testing.assert_array_equal(max_pool_2x2(x), expected)
+    expected = np.full((2, count, count, 3), -np.inf, np.float32)
+    for a in range(count):
+        for b in range(count):
+            for i in range(int(np.floor((a - reach) * h / count)), int(np.ceil((a + 1 + reach) * h / count))):
+                for j in range(int(np.floor((b - reach) * w / count)), int(np.ceil((b + 1 + reach) * w / count))):
+                    if 0 <= i < h and 0 <= j < w:
+                        expected[:, a, b] = np.maximum(expected[:, a, b], x[:, i, j])
+    np.testing.assert_array_equal(adaptive_pool(x, count, np.max, reach), expected)
 
 
 def test_mean_pool_of_an_oblong():
@@ -162,7 +248,7 @@ def largest_of_a_step(cfg, batch):
     return max(v.aval.size for eqn in equations(jaxpr.jaxpr) for v in eqn.outvars if hasattr(v.aval, "size"))
 
 
-def broadcast_cluster(features, values, centers, center_values, alpha, beta):
+def broadcast_cluster(features, values, centers, center_values, alpha, beta, *paper):
     """`cluster` as one would write it first, over [B, E, M, N, D]."""
     sim, best = clustering.assign(features, centers, alpha, beta)
     member = (best == jnp.arange(sim.shape[2])[:, None]).astype(sim.dtype)

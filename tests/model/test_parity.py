@@ -53,8 +53,7 @@ def check_gradients(loader, module, arrays):
     grads = {
         "m." + name[len("grad/param/") :]: value for name, value in arrays.items() if name.startswith("grad/param/")
     }
-    params = loader(state_of(arrays), "m")
-    expected = loader(dict(grads), "m")
+    params, expected = (reference.filled(loader("m"), state) for state in (state_of(arrays), grads))
 
     def loss(params, x):
         return jnp.sum(module.apply({"params": params}, x) * nhwc(arrays["in/cotangent"]))
@@ -71,17 +70,17 @@ def close_relative(ours, theirs):
 
 
 MODULES = {
-    "grouper": (lambda s, n: reference.grouper(s, n), clustering.ClusterMixer(3, 8)),
-    "cluster_block_even": (lambda s, n: reference.cluster_block(s, n + "."), transforms.ClusterBlock(BLOCK, 2)),
+    "grouper": (reference.grouper, clustering.ClusterMixer(3, 8)),
+    "cluster_block_even": (lambda n: reference.cluster_block(n + "."), transforms.ClusterBlock(BLOCK, 2)),
     "cluster_block_odd": (
-        lambda s, n: reference.checkerboard_block(s, n + "."),
+        lambda n: reference.checkerboard_block(n + "."),
         transforms.CheckerboardBlock(BLOCK, 2),
     ),
     "layernorm2d": (reference.norm, layers.ChannelNorm()),
     "spatial_gate": (reference.spatial_gate, attention.SpatialGate()),
     "se_attention": (reference.channel_gate, attention.ChannelGate()),
     "merging_proj": (reference.merging_proj, layers.PatchMerge(20)),
-    "unshuffle_proj": (lambda s, n: {"expand": reference.conv(s, n + ".UP.0")}, layers.PatchSplit(5)),
+    "unshuffle_proj": (lambda n: {"expand": reference.conv(n + ".UP.0")}, layers.PatchSplit(5)),
 }
 
 
@@ -89,7 +88,7 @@ MODULES = {
 def test_module(golden, name):
     arrays = golden(name)
     loader, module = MODULES[name]
-    params = loader(state_of(arrays), "m")
+    params = reference.filled(loader("m"), state_of(arrays))
     close(module.apply({"params": params}, nhwc(arrays["in/x"])), nhwc(arrays["out/y"]))
     if "in/cotangent" in arrays:
         check_gradients(loader, module, arrays)
@@ -98,7 +97,7 @@ def test_module(golden, name):
 def test_grouper_sizes_and_negative_alpha(golden):
     arrays = golden("grouper")
     module = clustering.ClusterMixer(3, 8)
-    params = reference.grouper(state_of(arrays), "m")
+    params = reference.filled(reference.grouper("m"), state_of(arrays))
     for size in ("small", "big"):
         close(module.apply({"params": params}, nhwc(arrays[f"in/x_{size}"])), nhwc(arrays[f"out/y_{size}"]))
     flipped = params | {"alpha": jnp.float32(-1.25)}
@@ -107,11 +106,14 @@ def test_grouper_sizes_and_negative_alpha(golden):
 
 def test_convolutions(golden):
     arrays = golden("convs")
-    state = state_of(arrays)
-    down = layers.Conv(6, 5, 2).apply({"params": reference.conv(state, "m.conv5s2")}, nhwc(arrays["in/x"]))
-    up = layers.Deconv(3, 5, 2).apply({"params": reference.deconv(state, "m.deconv5s2")}, down)
-    small = layers.Conv(4, 3, 2).apply({"params": reference.conv(state, "m.conv3s2")}, down)
-    subpel = layers.PatchSplit(3, 3).apply({"params": {"expand": reference.conv(state, "m.subpel.0")}}, small)
+
+    def apply(module, tree, x):
+        return module.apply({"params": reference.filled(tree, state_of(arrays))}, x)
+
+    down = apply(layers.Conv(6, 5, 2), reference.conv("m.conv5s2"), nhwc(arrays["in/x"]))
+    up = apply(layers.Deconv(3, 5, 2), reference.deconv("m.deconv5s2"), down)
+    small = apply(layers.Conv(4, 3, 2), reference.conv("m.conv3s2"), down)
+    subpel = apply(layers.PatchSplit(3, 3), {"expand": reference.conv("m.subpel.0")}, small)
     for ours, name in (
         (down, "conv5s2"),
         (up, "deconv5s2_of_conv5s2"),
@@ -123,18 +125,15 @@ def test_convolutions(golden):
 
 def test_checkerboard_convolutions(golden):
     arrays = golden("checkerboard_masked_conv")
-    state = {k: v for k, v in state_of(arrays).items() if "mask" not in k}
     stack = context.ConvStack(((6, 5), (6, 5), (8, 5)), "gelu", True)
-    params = reference.conv_stack(state, "m.", 3)
+    params = reference.filled(reference.conv_stack("m.", 3), state_of(arrays))
     for suffix in ("", "_anchor_only"):
         close(stack.apply({"params": params}, nhwc(arrays[f"in/x{suffix}"])), nhwc(arrays[f"out/y{suffix}"]))
 
 
 def test_factorized_prior(golden):
     arrays = golden("entropy_bottleneck")
-    params = reference.bottleneck(
-        {k: v for k, v in state_of(arrays).items() if "target" not in k and "bound" not in k}, "m."
-    )
+    params = reference.filled(reference.bottleneck("m."), state_of(arrays))
     prior = entropy.FactorizedPrior()
 
     def likelihood(params, v, rounded):
@@ -162,9 +161,7 @@ def test_factorized_prior(golden):
 def test_factorized_prior_quantiles(golden):
     """The reference's auxiliary loss and its gradient, from our logit function (we train without it)."""
     arrays = golden("entropy_bottleneck")
-    params = reference.bottleneck(
-        {k: v for k, v in state_of(arrays).items() if "target" not in k and "bound" not in k}, "m."
-    )
+    params = reference.filled(reference.bottleneck("m."), state_of(arrays))
 
     def aux(quantiles):
         _, logits = entropy.FactorizedPrior().apply({"params": params}, quantiles)
@@ -197,7 +194,7 @@ def test_guided_least_squares(golden):
     """The fit in our orthonormal maps is the reference's least squares: same correction, same energy removed."""
     arrays = golden("guided_least_squares")
     config = ModelConfig(pqf_ratios=(3.0, 3.0, 2.4))
-    params = {"net": reference.conv_stack(state_of(arrays), "m.", 4)}
+    params = {"net": reference.filled(reference.conv_stack("m.", 4), state_of(arrays))}
     y, y_hat = nhwc(arrays["in/y"]), nhwc(arrays["in/y_hat"])
     raw = pqf.Basis(config, 4).apply({"params": params}, y_hat)
     close(raw, arrays["out/R"].transpose(0, 3, 4, 1, 2))

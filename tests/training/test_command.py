@@ -28,7 +28,8 @@ ONE_DEVICE = {"XLA_FLAGS": QUICK_COMPILER, "JAX_PLATFORMS": "cpu", "PYTHONPATH":
 
 # the command, measuring what it publishes on few pixels: the whole would take most of a test's time
 COMMAND = """
-from experiments import cli, publish
+from clic_jax.exchange import publish
+from experiments import cli
 from experiments.train import __main__ as train
 
 publish.CALIBRATION_PIXELS = 2**16
@@ -224,7 +225,7 @@ def test_a_damaged_newest_checkpoint_falls_back(experiment, uninterrupted, tmp_p
 
 STREAMED = """
 import sys
-from experiments import publish
+from clic_jax.exchange import publish
 from experiments.train import __main__ as train, feed
 
 publish.CALIBRATION_PIXELS = 2**16

@@ -1,0 +1,1 @@
+"""Weights in and out: publishing, the authors' checkpoints converted, and exports to formats of others."""

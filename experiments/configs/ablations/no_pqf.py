@@ -1,0 +1,19 @@
+"""Ablation: without GuidedPQF.
+
+y_hat goes into g_s as it is rounded.
+
+As published: +4.6 % of rate at equal PSNR (w/o PQF; one model near 0.2 bpp, Kodak).
+Ours: not measured yet (`python -m experiments.ablation`).
+"""
+
+import dataclasses
+
+from clic_jax.config import MINI, Config
+
+PUBLISHED = +4.6  # percent
+
+
+def get_config(base: Config = MINI) -> Config:
+    """`base` with this one change."""
+    model = dataclasses.replace(base.model, pqf="none")
+    return dataclasses.replace(base, name=f"{base.name}-no-pqf", model=model)

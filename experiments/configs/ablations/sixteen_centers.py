@@ -1,0 +1,19 @@
+"""Ablation: sixteen centres a head.
+
+Not in the paper.
+
+As published: no figure.
+Ours: not measured yet (`python -m experiments.ablation`).
+"""
+
+import dataclasses
+
+from clic_jax.config import MINI, Config
+
+PUBLISHED = None  # percent
+
+
+def get_config(base: Config = MINI) -> Config:
+    """`base` with this one change."""
+    model = dataclasses.replace(base.model, centers=16)
+    return dataclasses.replace(base, name=f"{base.name}-sixteen-centers", model=model)
