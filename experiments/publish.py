@@ -7,6 +7,7 @@ ship.
 """
 
 import argparse
+from pathlib import Path
 
 import jax
 

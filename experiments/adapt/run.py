@@ -17,6 +17,7 @@ from pathlib import Path
 import jax
 
 from clic_jax.errors import UserError
+from clic_jax.exchange import publish as publishing
 from clic_jax.files import atomic
 from clic_jax.runtimes import FOLDER as LIGHT
 from experiments import experiment, machine, publish
@@ -122,7 +123,7 @@ def learn(args, parts: halves.Halves, pictures, folders: dict[str, Path], run: P
     options += ["--init", args.model, "--out", str(run), "--train-seconds", f"{max(left, 1e-3):g}"]
     learnt = [pictures[name] for name in parts.train]
     measured = max(FEWEST_PIXELS, sum(picture.height * picture.width for picture in learnt))
-    options += ["--publish-pixels", str(min(measured, publish.CALIBRATION_PIXELS))]
+    options += ["--publish-pixels", str(min(measured, publishing.CALIBRATION_PIXELS))]
     for name, value in settings(learnt).items():
         options += ["--set", f"train.{name}={value}"]
     try:

@@ -31,12 +31,14 @@ MINUTES = 0.2
 ONE_DEVICE = {"XLA_FLAGS": QUICK_COMPILER, "JAX_PLATFORMS": "cpu"}
 # the command, looking at itself more often than a run of minutes has to, and measuring what it publishes on few pixels
 COMMAND = """
-from experiments import cli, poc, publish
+from clic_jax.exchange import publish
+from clic_jax.light import export
+from experiments import cli, poc
 from experiments.adapt import run
 
 run.FEWEST_PIXELS = 0
 publish.CALIBRATION_PIXELS = 2**16
-publish.export.possible = lambda: False  # converting takes longer than all the rest
+export.possible = lambda: False  # converting takes longer than all the rest
 run.FINE_TUNING |= {"save_every": 10, "log_every": 5}
 cli.run(poc.main)
 """
