@@ -5,6 +5,10 @@
 
 DIR gets results/ (one JSON a codec), curves (plot_rd), report.html, per_image.csv (BD-rate of every image against every
 codec) and verdict.txt. Started again, it goes on where it was stopped.
+
+    python -m experiments.poc PHOTOS --out poc --adapt 30  # and what half an hour of fine-tuning on them brings
+
+Half of the images are then learnt from, and all figures are of the other half: docs/adapting.md.
 """
 
 import argparse
@@ -12,27 +16,28 @@ import csv
 import io
 import shlex
 import sys
-from pathlib import Path
 
 from clic_jax import api
-from clic_jax.checkpoints import installed, published
+from clic_jax.checkpoints import installed
 from clic_jax.errors import UserError
-from clic_jax.files import atomic, images
+from clic_jax.files import atomic
 from experiments import cli, plot_rd
-from experiments.paths import CONFIGS, RESULTS
+from experiments.adapt import halves
+from experiments.adapt import run as adapt
+from experiments.paths import RESULTS
 from experiments.rd_eval import __main__ as rd_eval
 from experiments.report import __main__ as report
-from experiments.report import page, results, sections
+from experiments.report import adaptation, page, results, sections
 
 CODECS = "jpeg,webp,avif"
 KODAK = RESULTS / "kodak"  # photographs, to tell another domain by
 WORST = 5  # images named in the verdict
 SHIFT = 10  # points of BD-rate worse than on photographs that are worth a word
-FINE_TUNING = ("train.steps=4000", "train.learning_rate=3e-4")  # a third of the rate that training from scratch takes
+ADVISED = 30  # minutes of fine-tuning
 
 
 class PocError(UserError):
-    """A folder that cannot be measured; one line that says which files are in the way."""
+    """A model that could not be measured; one line."""
 
 
 def main(argv=None) -> int:
@@ -47,18 +52,28 @@ def main(argv=None) -> int:
     )
     parser.add_argument("--codecs", default=CODECS, help="comma-separated, as in experiments.rd_eval")
     parser.add_argument("--images", type=int, default=3, help="pictures in the report")
+    text = "fine-tune the model for so long on half of the images, and measure before and after on the other half"
+    parser.add_argument("--adapt", type=adapt.minutes, metavar="MINUTES", help=text)
+    report.add_money(parser)
     args = parser.parse_args(argv)
     model_id = api.open_model(args.model).model_id
-    sizes = check(args.folder)
-    measured = args.out / "results"
-    names = ["--data", str(args.folder), "--model", args.model, "--codecs", args.codecs]
-    status = rd_eval.main([*names, "--out", str(measured), "--resume"])
+    pictures = halves.look(args.folder)
+    folder, model, codecs, measured = args.folder, args.model, args.codecs, args.out / "results"
+    status, more = 0, []
+    if args.adapt is not None:
+        status, folder, published_folder = adapt.adapt(args, pictures, model_id)
+        if status > 1:
+            return status
+        model, codecs, more = str(published_folder), "", ["--adaptation", str(args.out / adapt.STATE)]
+        model_id = api.open_model(model).model_id
+    names = ["--data", str(folder), "--model", model, "--codecs", codecs]
+    status = max(status, rd_eval.main([*names, "--out", str(measured), "--resume"]))
     if status > 1:
         return status
     found = results.read(measured)
     ours = next((result for result in found if result.model_id == model_id), None)
     if ours is None:
-        raise PocError(f"{args.model} could not be measured on {args.folder}; the lines above say why")
+        raise PocError(f"{model} could not be measured on {folder}; the lines above say why")
     comparisons = [results.compare(ours, theirs) for theirs in found if not theirs.ours]
     anchor = comparisons[0].theirs.codec if comparisons else ours.codec
     try:
@@ -66,36 +81,27 @@ def main(argv=None) -> int:
     except plot_rd.PlotError as error:  # the report has a chart of its own
         print(f"experiments.poc: error: {error}", file=sys.stderr)
         status = 1
-    shown = ["--data", str(args.folder), "--model", args.model, "--codec", ours.codec, "--images", str(args.images)]
-    report.main([str(measured), "--out", str(args.out / "report.html"), *shown])
-    lines = verdict(ours, comparisons, reference(ours)) + advice(args, comparisons, sizes)
+    shown = ["--data", str(folder), "--model", model, "--codec", ours.codec, "--images", str(args.images)]
+    page_of = report.parse([str(measured), "--out", str(args.out / "report.html"), *shown, *more, *report.money(args)])
+    report.make(page_of)
+    lines = verdict(ours, comparisons, reference(ours))
+    if args.adapt is None:
+        lines += advice(args, comparisons, pictures)
+    else:
+        lines = adapted(args, page_of, found, comparisons) + [""] + lines
     atomic.write(args.out / "per_image.csv", per_image(ours, comparisons).encode())
     atomic.write(args.out / "verdict.txt", ("\n".join(lines) + "\n").encode())
     print("\n" + "\n".join(lines))
     return status
 
 
-def check(folder: Path) -> list[tuple[int, int]]:
-    """(height, width) of every image, each decoded once, so that nothing fails after an hour of measuring.
-
-    Raises: ImageError for no folder; PocError for one without images, or with some that cannot be read, all of them
-      named.
-    """
-    paths = images.list_images(folder)
-    if not paths:
-        raise PocError(f"{folder} has no images that Pillow can read: name a folder of photographs")
-    sizes, damaged = [], []
-    for path in paths:
-        try:
-            sizes.append(images.read_rgb(path, path.relative_to(folder).as_posix()).shape[:2])
-        except images.ImageError as error:
-            damaged.append(str(error))
-    if damaged:
-        raise PocError(
-            f"{len(damaged)} of {len(paths)} images in {folder} cannot be read ({'; '.join(damaged[:WORST])}"
-            f"{'; ...' * (len(damaged) > WORST)}): move them away, or repair them"
-        )
-    return sizes
+def adapted(args, page_of, found: list[results.Result], comparisons: list[results.Comparison]) -> list[str]:
+    """What adapting has brought, in sentences, and in figures in before_after.json."""
+    others = [comparison.theirs for comparison in comparisons]
+    told = adaptation.read(args.out / adapt.STATE, found)
+    volumes = report.volumes_of(page_of, [told.after, *others, told.before])
+    atomic.write(args.out / "before_after.json", adaptation.figures(told, others, volumes))
+    return adaptation.verdict(told, others, volumes)
 
 
 def reference(ours: results.Result) -> dict[str, float]:
@@ -128,28 +134,21 @@ def verdict(ours: results.Result, comparisons: list[results.Comparison], photogr
     return lines
 
 
-def advice(args, comparisons: list[results.Comparison], sizes: list[tuple[int, int]]) -> list[str]:
+def advice(args, comparisons: list[results.Comparison], pictures: dict[str, halves.Picture]) -> list[str]:
     """The command that fine-tunes the model on the folder, where there is something to win."""
     if not any(comparison.lost for comparison in comparisons):
         return ["No image is lost to any of these codecs: fine-tuning is not needed, though it may save more."]
-    config = published.load_published(args.model)[0]
-    path = CONFIGS / f"{config.name}.py"
-    path = f"experiments/configs/{path.name}" if path.is_file() else "THE_FILE_IT_WAS_TRAINED_WITH.py"
-    settings = list(FINE_TUNING)
-    largest = max(min(size) for size in sizes)
-    if largest < config.train.crop:
-        settings.append(f"train.crop={max(64, largest // 64 * 64)}")
-    out = Path("runs") / f"finetuned-{args.folder.resolve().name}"
-    options = ["--config", path, "--init", args.model, "--data", f"folder:{args.folder}", "--out", str(out)]
-    command = shlex.join(["python", "-m", "experiments.train", *options, *(x for s in settings for x in ("--set", s))])
-    again = shlex.join(
-        ["python", "-m", "experiments.poc", "HELD_OUT", "--model", str(out / "published"), "--out", "DIR"]
-    )
+    told = "Fine-tuning on your own images is the way to win them back"
+    try:
+        halves.divide(args.folder, pictures)
+    except halves.FolderError as error:
+        return [f"{told}, but {error}."]
+    out = args.out.with_name(f"{args.out.name}-adapted")
+    options = ["--model", args.model, "--out", str(out), "--adapt", str(ADVISED)]
+    command = shlex.join(["python", "-m", "experiments.poc", str(args.folder), *options])
     return [
-        "Fine-tuning on your own images is the way to win them back. Keep some images out of the folder, or the next "
-        "measurement flatters; more and larger images than these help.",
+        f"{told}, and this says what it brings on half of them that it does not see; more images help.",
         f"  {command}",
-        f"  {again}",
     ]
 
 

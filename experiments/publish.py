@@ -7,6 +7,7 @@ ship.
 """
 
 import argparse
+from pathlib import Path
 
 import jax
 
@@ -15,6 +16,14 @@ from clic_jax.checkpoints import published
 from clic_jax.exchange.publish import check_replaceable, crops_of, publish
 from clic_jax.light import export
 from experiments import cli
+
+
+def add_light(folder: Path) -> None:
+    """Exports a published folder for the runtime onnx, or says how it can be."""
+    if export.possible():
+        export.write(folder)
+    else:
+        print(f"not exported for the runtime onnx: {export.REMEDY}, then clic-jax export {folder}")
 
 
 def main(argv=None) -> int:
@@ -32,10 +41,7 @@ def main(argv=None) -> int:
     cfg, params, _ = published.load_published(args.run)
     identity = publish(args.out, cfg, jax.device_get(params), crops_of(args.data, cfg), {}, args.half)
     print(f"{args.out}: model {identity}")
-    if export.possible():
-        export.write(args.out)
-    else:
-        print(f"not exported for the runtime onnx: {export.REMEDY}, then clic-jax export {args.out}")
+    add_light(args.out)
     return 0
 
 

@@ -4,7 +4,6 @@ Data parallelism is sharding: the batch is split over the mesh, the state is on 
 gradients. All randomness is a function of (seed, step), so that a resumed run repeats an uninterrupted one bit for bit.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -103,13 +102,14 @@ def metrics_and_gradients(params, config: Config, x, lmbda, key):
     return jax.lax.scan(add, start, (*parts, jax.random.split(key, n)))[0]
 
 
-def train_step(config: Config, state: TrainState, crops, seed=None) -> tuple[TrainState, dict]:
+def train_step(config: Config, state: TrainState, crops, seed=None, share=None) -> tuple[TrainState, dict]:
     """One optimiser step.
 
     Args:
       state: the state so far; its step number is the only source of randomness besides the seed.
       crops: uint8 [B, S, S, 3].
       seed: int32, instead of `train.seed`.
+      share: of the schedule's learning rate, a scalar; None: all of it.
     Returns: (state, metrics): loss, bpp, bpp_z, mse, psnr, pqf_residual, grad_norm, learning_rate; scalars.
     """
     t = config.train
@@ -119,11 +119,14 @@ def train_step(config: Config, state: TrainState, crops, seed=None) -> tuple[Tra
     metrics, grads = metrics_and_gradients(state.params, config, x, lmbda, noise_key)
     with jax.default_matmul_precision("highest"):  # of bases and orthogonalisations, which must not drift
         updates, opt_state = make_optimizer(t).update(grads, state.opt_state, state.params)
+    rate = learning_rate(t)(state.step)
+    if share is not None:  # the updates of every optimiser are in proportion to its rate
+        updates, rate = jax.tree.map(lambda update: share * update, updates), share * rate
     params = optax.apply_updates(state.params, updates)
     # an average of few steps must not remember the start
     decay = jnp.minimum(t.ema, (1 + state.step) / (10 + state.step))
     ema = jax.tree.map(lambda average, new: average + (1 - decay) * (new - average), state.ema, params)
-    metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": learning_rate(t)(state.step)}
+    metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": rate}
     return TrainState(state.step + 1, params, ema, opt_state), metrics
 
 
@@ -180,30 +183,41 @@ def check_batch(config: Config, mesh) -> None:
         )
 
 
-def make_streamed_step(config: Config, mesh):
-    """(state, crops) -> (state, metrics), compiled; crops come from the host, split over the mesh."""
-    rep, batch = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
-    step = functools.partial(train_step, config)
-    return jax.jit(step, in_shardings=(rep, batch), out_shardings=(rep, rep), donate_argnums=0)
+def make_streamed_step(config: Config, mesh, annealed: bool = False):
+    """(state, crops) -> (state, metrics), compiled; crops come from the host, split over the mesh.
 
-
-def make_cached_steps(config: Config, mesh, seeded: bool = False):
-    """(state, photos) -> (state, mean metrics), compiled: `steps_per_call` steps on crops of photographs in memory.
-
-    The photographs live on every device, so that no input pipeline feeds an accelerator. With `seeded` the second
-    argument is (photos, seed int32), so that one program serves runs of several seeds.
+    annealed: crops are (crops, share), the latter as for `train_step`.
     """
     rep, batch = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
 
-    def one(state, given):
-        photos, seed = given if seeded else (given, config.train.seed)
+    def step(state, given):
+        crops, share = given if annealed else (given, None)
+        return train_step(config, state, crops, share=share)
+
+    into = (batch, rep) if annealed else batch
+    return jax.jit(step, in_shardings=(rep, into), out_shardings=(rep, rep), donate_argnums=0)
+
+
+def make_cached_steps(config: Config, mesh, seeded: bool = False, annealed: bool = False):
+    """(state, photos) -> (state, mean metrics), compiled: `steps_per_call` steps on crops of photographs in memory.
+
+    The photographs live on every device, so that no input pipeline feeds an accelerator. With `seeded` the second
+    argument is (photos, seed int32), so that one program serves runs of several seeds; with `annealed` it is (photos,
+    share), the latter as for `train_step`.
+    """
+    rep, batch = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+    names = [name for name, wanted in (("seed", seeded), ("share", annealed)) if wanted]
+
+    def one(state, photos, seed=config.train.seed, share=None):
         crops = random_crops(photos, _step_key(seed, state.step, 0), batch=config.train.batch, size=config.train.crop)
-        return train_step(config, state, jax.lax.with_sharding_constraint(crops, batch), seed)
+        return train_step(config, state, jax.lax.with_sharding_constraint(crops, batch), seed, share)
 
     def many(state, given):
+        photos, *more = given if names else (given,)
+        more = dict(zip(names, more))
         if config.train.steps_per_call == 1:
-            return one(state, given)
-        state, history = jax.lax.scan(lambda s, _: one(s, given), state, length=config.train.steps_per_call)
+            return one(state, photos, **more)
+        state, history = jax.lax.scan(lambda s, _: one(s, photos, **more), state, length=config.train.steps_per_call)
         return state, jax.tree.map(jnp.mean, history)
 
     return jax.jit(many, in_shardings=(rep, rep), out_shardings=(rep, rep), donate_argnums=0)

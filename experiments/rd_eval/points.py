@@ -96,7 +96,7 @@ def of_model(
     qualities = tuple(qualities or MODEL_QUALITIES)
     for quality in qualities:
         Quality.of(quality)
-    name = _model_name(name_or_path)
+    name = model_name(name_or_path)
     packages = "clic_jax", "jax" if runtime == "jax" else "onnxruntime", "constriction"
     versions = {package: importlib.metadata.version(package) for package in packages}
     if estimate:
@@ -234,7 +234,7 @@ def _estimate(config, params, x: np.ndarray, quality: float) -> Coded:
     return Coded(bits, None, x_hat, None, None)
 
 
-def _model_name(name_or_path: str) -> str:
+def model_name(name_or_path: str) -> str:
     """What its results are called: an installed model's name, or the folder's, or the run's if that is `published`."""
     if name_or_path in installed.installed():
         return name_or_path

@@ -8,6 +8,7 @@ The page is one file without any reference to the network; it opens from a disk,
 """
 
 import argparse
+import dataclasses
 import math
 import sys
 from pathlib import Path
@@ -18,10 +19,13 @@ from clic_jax import runtime
 from clic_jax.checkpoints import installed
 from clic_jax.files import atomic
 from experiments import cli
-from experiments.report import page, pictures, results, savings, sections, viewers
+from experiments.report import adaptation, page, pictures, results, savings, sections, viewers
 from experiments.report.results import ReportError
 
 PICTURES = 3
+# what the options of `add_money` say, and what such an option is called where it is not called the same
+ASSUMED = [field.name for field in dataclasses.fields(savings.Volumes) if field.name not in ("psnr", "pixels")]
+OPTION = {"downloads": "downloads-per-picture"}
 QUALITY = 20  # of our model in the pictures: low enough for differences to be seen
 
 
@@ -42,34 +46,55 @@ def parse(argv=None):
     parser.add_argument(
         "--compare", nargs="*", choices=pictures.COMPARED, help="in the pictures; by default those that were measured"
     )
+    text = "adapt.json of experiments.poc --adapt, to tell of the model before and after"
+    parser.add_argument("--adaptation", type=cli.path, metavar="FILE", help=text)
+    add_money(parser)
+    return parser.parse_args(argv)
+
+
+def add_money(parser: argparse.ArgumentParser) -> None:
+    """The options that a saving in bytes is turned into money by."""
     money = parser.add_argument_group("what the saving means")
     money.add_argument("--psnr", type=float, help="dB at which sizes are compared")
     money.add_argument("--megapixels", type=_positive, help="of one picture; by default the mean of those measured")
-    for name, text in (
-        ("pictures-per-month", "new pictures a month"),
-        ("downloads-per-picture", "how often each is sent"),
-        ("storage-price", "per GB and month"),
-        ("transfer-price", "per GB"),
-        ("compute-price", "per machine hour"),
+    for field, text in (
+        ("pictures_per_month", "new pictures a month"),
+        ("downloads", "how often each is sent"),
+        ("storage_price", "per GB and month"),
+        ("transfer_price", "per GB"),
+        ("compute_price", "per machine hour"),
+        ("decoders", "that fetch the weights of an adapted model"),
     ):
-        field = "downloads" if name.startswith("downloads") else name.replace("-", "_")
-        default = getattr(savings.Volumes, field)
+        name, default = OPTION.get(field, field).replace("_", "-"), getattr(savings.Volumes, field)
         money.add_argument(
             f"--{name}", dest=field, type=_positive, default=default, help=f"{text} (example: {default:g})"
         )
     money.add_argument("--currency", default=savings.Volumes.currency, help="name of the prices' unit")
-    return parser.parse_args(argv)
+
+
+def money(args) -> list[str]:
+    """The options of `add_money`, and --psnr, as another command line had them."""
+    given = {} if args.psnr is None else {"psnr": args.psnr}
+    given |= {"megapixels": args.megapixels} if args.megapixels else {}
+    given |= {OPTION.get(name, name): getattr(args, name) for name in ASSUMED}
+    return [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
 
 
 def main(argv=None) -> int:
     """Runs the command line."""
-    args = parse(argv)
+    return make(parse(argv))
+
+
+def make(args) -> int:
+    """Makes the page that parsed options ask for."""
     runtime.use_cache()
     found = results.read(args.dir)
     ours, others = results.choose(found, args.codec)
     comparisons = [results.compare(ours, theirs) for theirs in others]
-    volumes = _volumes(args, [ours, *others])
-    html = page.page(comparisons, ours, volumes, args.psnr is not None, _pictures(args, ours, comparisons))
+    adapted = adaptation.read(args.adaptation, found) if args.adaptation else None
+    volumes = volumes_of(args, [ours, *others, *([adapted.before] if adapted else [])])
+    shown = adaptation.section(adapted, others, volumes) if adapted else ""
+    html = page.page(comparisons, ours, volumes, args.psnr is not None, _pictures(args, ours, comparisons), shown)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     atomic.write(args.out, html.encode())
     for comparison in comparisons:
@@ -78,7 +103,7 @@ def main(argv=None) -> int:
     return 0
 
 
-def _volumes(args, measured: list[results.Result]) -> savings.Volumes:
+def volumes_of(args, measured: list[results.Result]) -> savings.Volumes:
     """The reader's volumes, completed from what was measured. Raises: ReportError for a quality outside our curve."""
     ours = measured[0]
     reached = ours.psnr[ours.rising]
@@ -88,9 +113,8 @@ def _volumes(args, measured: list[results.Result]) -> savings.Volumes:
         raise ReportError(
             f"{ours.label} was not measured at {quality:g} dB: choose --psnr from {reached[0]:.1f} to {reached[-1]:.1f}"
         )
-    fields = ("pictures_per_month", "storage_price", "transfer_price", "downloads", "compute_price", "currency")
     pixels = 1e6 * args.megapixels if args.megapixels else ours.pixels
-    return savings.Volumes(quality, pixels, **{name: getattr(args, name) for name in fields})
+    return savings.Volumes(quality, pixels, **{name: getattr(args, name) for name in ASSUMED})
 
 
 def _pictures(args, ours: results.Result, comparisons) -> str:

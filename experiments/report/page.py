@@ -15,13 +15,16 @@ SMALL_SAMPLE = 10  # fewer images prove little
 SAME = 0.5  # percent of bits within which two codecs count as equal
 
 
-def page(comparisons: list[Comparison], ours: Result, volumes: Volumes, own_psnr: bool, pictures: str) -> str:
+def page(
+    comparisons: list[Comparison], ours: Result, volumes: Volumes, own_psnr: bool, pictures: str, adaptation: str = ""
+) -> str:
     """The HTML.
 
     Args:
       comparisons: ours against every other codec.
       own_psnr: whether the quality in `volumes` was asked for.
       pictures: the section of pictures as HTML, of `viewers.viewers` or a sentence.
+      adaptation: `adaptation.section`, or nothing.
     """
     others = [comparison.theirs for comparison in comparisons]
     results, count = [ours, *others], len(ours.names)
@@ -37,6 +40,7 @@ def page(comparisons: list[Comparison], ours: Result, volumes: Volumes, own_psnr
         "saving": sections.saving(results, volumes, own_psnr),
         "each": sections.each(comparisons),
         "pictures": pictures,
+        "adaptation": adaptation,
         "protocol": sections.protocol(results),
         "css": (HERE / "report.css").read_text(),
         "js": (HERE / "report.js").read_text(),

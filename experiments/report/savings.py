@@ -22,6 +22,7 @@ class Volumes:
     transfer_price: float = 0.05  # of a GB sent
     downloads: float = 10  # of each picture, all in all
     compute_price: float = 0.05  # of an hour of a machine like the one that was measured
+    decoders: float = 1000  # that fetch new weights once
     currency: str = "USD"
 
 
@@ -86,4 +87,19 @@ def assumptions(volumes: Volumes, own_psnr: bool) -> list[str]:
         "at the reader's and is not counted.",
         f"The first year: {v.pictures_per_month:,.0f} new pictures a month (--pictures-per-month), each kept from the "
         "month it arrives to the end of the year. Originals, requests and the change-over are not counted.",
+    ]
+
+
+def adapting(volumes: Volumes, weights: int, seconds: float, machine: str) -> list[str]:
+    """Sentences that say on what the break-even of an adapted model rests."""
+    v = volumes
+    return [
+        f"Adapting took {seconds / 3600:.2f} hours of one machine ({machine}), with compiling and publishing, whatever "
+        f"else it did, at {v.compute_price:g} {v.currency} an hour (--compute-price).",
+        f"{v.decoders:,.0f} decoders (--decoders) fetch {weights / 1e6:.1f} MB of new weights once, at "
+        f"{v.transfer_price:g} {v.currency} per GB (--transfer-price); one copy is stored for a year at "
+        f"{v.storage_price:g} {v.currency} per GB and month (--storage-price).",
+        f"A picture of {v.pixels / 1e6:.3g} megapixels at {v.psnr:g} dB is stored to the end of the first year, and "
+        f"sent {v.downloads:g} times (--downloads-per-picture).",
+        "Pictures coded before stay as they are, and their decoders keep the old weights. Labour is not counted.",
     ]

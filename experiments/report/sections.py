@@ -30,9 +30,9 @@ def points(results: list[Result]) -> str:
             similarity = "–" if result.ms_ssim_db is None else f"{result.ms_ssim_db[i]:.2f}"
             cells = (f"{quality:g}", f"{result.bpp[i]:.4f}", f"{result.psnr[i]:.2f}", similarity)
             times = (f"{result.encoding_time[i]:.3f}", f"{result.decoding_time[i]:.3f}")
-            rows.append(_row(result, cells + times))
+            rows.append(row(result, cells + times))
     head = ("Codec", "Setting", "Bits per pixel", "PSNR, dB", "MS-SSIM, dB", "Encode, s", "Decode, s")
-    return _table("Every measured point", head, rows)
+    return table("Every measured point", head, rows)
 
 
 def bd_rates(ours: Result, comparisons: list[Comparison]) -> str:
@@ -44,17 +44,17 @@ def bd_rates(ours: Result, comparisons: list[Comparison]) -> str:
         rate, gain, known = comparison.rate, comparison.gain, len(comparison.images)
         worse = f"{len(comparison.lost)} of {known}" if known else "–"
         if rate is None:
-            rows.append(_row(comparison.theirs, (escape(comparison.reason), worse), ("text", ""), (3, 1)))
+            rows.append(row(comparison.theirs, (escape(comparison.reason), worse), ("text", ""), (3, 1)))
             continue
         kind = "good" if rate.value < 0 else "bad"
-        psnr = _signed(gain.value, ".2f") if gain else "–"
-        cells = (_signed(rate.value, ".1f") + "\u00a0%", psnr, f"{rate.low:.1f}–{rate.high:.1f}", worse)
-        rows.append(_row(comparison.theirs, cells, (kind, "", "", "")))
+        psnr = signed(gain.value, ".2f") if gain else "–"
+        cells = (signed(rate.value, ".1f") + "\u00a0%", psnr, f"{rate.low:.1f}–{rate.high:.1f}", worse)
+        rows.append(row(comparison.theirs, cells, (kind, "", "", "")))
     head = ("Against", "BD-rate", "BD-PSNR, dB", "Overlap, dB", "Images lost")
     return (
         f"<p>BD-rate is how many more (+) or fewer (−) bits {escape(ours.label)} needs than the other codec at equal "
         "PSNR, averaged over the qualities that both reach (Bjøntegaard, PCHIP). BD-PSNR is the difference "
-        "in quality at equal size.</p>" + _table("BD-rate", head, rows)
+        "in quality at equal size.</p>" + table("BD-rate", head, rows)
     )
 
 
@@ -64,17 +64,17 @@ def saving(results: list[Result], volumes: savings.Volumes, own_psnr: bool) -> s
     rows = []
     for result, cost in zip(results, costs):
         if cost is None:
-            rows.append(_row(result, (f"not measured at {volumes.psnr:g} dB",), ("text",), (6,)))
+            rows.append(row(result, (f"not measured at {volumes.psnr:g} dB",), ("text",), (6,)))
             continue
         numbers = (cost.gigabytes, cost.storage, cost.transfer, cost.hours, cost.encoding, cost.year)
-        rows.append(_row(result, [f"{number:,.2f}" if number < 100 else f"{number:,.0f}" for number in numbers]))
+        rows.append(row(result, [f"{number:,.2f}" if number < 100 else f"{number:,.0f}" for number in numbers]))
     sentences = "".join(f"<li>{escape(savings.sentence(costs[0], cost, volumes))}</li>" for cost in costs[1:] if cost)
     unit = escape(volumes.currency)
     head = ("Codec", "GB", f"Storage, {unit} a month", f"Transfer, {unit}", "Encoding, hours", f"Encoding, {unit}")
     listed = "".join(f"<li>{escape(line)}</li>" for line in savings.assumptions(volumes, own_psnr))
     return (
         f"<ul>{sentences}</ul>"
-        + _table("A million pictures at that quality, and a first year", (*head, f"First year, {unit}"), rows)
+        + table("A million pictures at that quality, and a first year", (*head, f"First year, {unit}"), rows)
         + f'<h3>What this assumes</h3><ul class="note">{listed}</ul>'
     )
 
@@ -124,12 +124,12 @@ def protocol(results: list[Result]) -> str:
     return f"<p>{escape(results[0].protocol)}</p><dl>{''.join(rows)}</dl>"
 
 
-def _signed(value: float, form: str) -> str:
+def signed(value: float, form: str) -> str:
     """With + or a true minus."""
     return ("+" if value >= 0 else "−") + format(abs(value), form)
 
 
-def _row(result: Result, cells, kinds=None, spans=None) -> str:
+def row(result: Result, cells, kinds=None, spans=None) -> str:
     """A codec's row; `cells` are HTML."""
     kinds, spans = kinds or [""] * len(cells), spans or [1] * len(cells)
     columns = "".join(
@@ -140,7 +140,7 @@ def _row(result: Result, cells, kinds=None, spans=None) -> str:
     return f'<tr{mine}><th scope="row">{swatch(style(result))}{escape(result.label)}</th>{columns}</tr>'
 
 
-def _table(name: str, head, rows: list[str]) -> str:
+def table(name: str, head, rows: list[str]) -> str:
     """A table that scrolls inside its own box where the screen is narrow."""
     cells = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = "\n".join(rows)

@@ -85,7 +85,8 @@ def set_deadline(begin: float, args, cfg: config.Config, source: feed.Feed, phot
     pixels = len(loop.evaluated_lmbdas(cfg)) * sum(x.size // 3 for x in photographs)
     if photographs:
         deadline.expect("evaluation", source.compile_seconds, pixels)
-    deadline.expect("publishing", source.compile_seconds, len(cfg.model.lmbdas) * publish.CALIBRATION_PIXELS)
+    pixels = args.publish_pixels or publish.CALIBRATION_PIXELS
+    deadline.expect("publishing", source.compile_seconds, len(cfg.model.lmbdas) * pixels)
     return deadline
 
 
@@ -153,7 +154,7 @@ def train(args, begin: float) -> int:
         shapes = steps.state_shapes(cfg, mesh)
         if jax.process_index() == 0:
             print(f"{cfg.name}: compiling the training step, minutes for a large model", file=sys.stderr, flush=True)
-        source = feed.open_feed(cfg, run.data, args.workers, mesh, shapes)
+        source = feed.open_feed(cfg, run.data, args.workers, mesh, shapes, args.anneal)
         resumed = args.resume and manager.latest_step() is not None
         state = manager.restore_newest(shapes) if resumed else first_state(cfg, source.crops, args.init, mesh)
         runtime.release_memory(programs=True)  # those that drew the parameters, above all
@@ -170,6 +171,8 @@ def train(args, begin: float) -> int:
             )
             log.text(first, "config", settings.to_json(cfg))
             with loop.stop_signals() as asked:
+                if args.anneal:
+                    source = feed.annealed(source, lambda: deadline.share(log.pixels_per_second))
                 limits, profile = loop.Limits(last, deadline, asked), Profile(out, args.profile)
                 state, reason, measured = loop.train(cfg, limits, state, source, photographs, manager, log, profile)
             step = int(state.step)
@@ -186,7 +189,7 @@ def train(args, begin: float) -> int:
                 return 130
             average, about = chosen_average(state, measured, manager, run.valid_since, out, log)
             if jax.process_index() == 0:
-                name = publish.publish(out / "published", cfg, average, source.crops, about)
+                name = publish.publish(out / "published", cfg, average, source.crops, about, pixels=args.publish_pixels)
                 print(f"{out / 'published'}: model {name}")
     return 0
 

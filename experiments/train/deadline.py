@@ -26,12 +26,14 @@ class Deadline:
         self._end = begin + (max_seconds or math.inf)
         self._train_seconds = train_seconds or math.inf
         self._train_end = math.inf
+        self._whole = math.inf
         self._took: dict[str, float] = {}
         self._expected: dict[str, tuple[float, float]] = {}
 
-    def start(self) -> None:
-        """The first step begins."""
+    def start(self, before: float = 0.0) -> None:
+        """The first step begins; `before`: seconds that the runs which this one resumes have trained for."""
         self._train_end = time.monotonic() + self._train_seconds
+        self._whole = self.left() + before
 
     @contextlib.contextmanager
     def timed(self, name: str):
@@ -54,3 +56,7 @@ class Deadline:
         """Seconds that training may go on for; infinite without a limit, negative where it is late."""
         now = time.monotonic()
         return min(self._end - self.after(pixels_per_second), self._train_end) - now
+
+    def share(self, pixels_per_second: float = 0.0) -> float:
+        """The time left as a share of all that there was, resumed runs' too: 1 at the start, 0 in the end."""
+        return min(max(self.left(pixels_per_second) / self._whole, 0.0), 1.0) if math.isfinite(self._whole) else 1.0

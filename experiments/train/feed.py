@@ -14,6 +14,7 @@ from clic_jax.training import data, steps, streaming
 from experiments import complexity
 
 MEMORY_LIMIT_MIB = 1900  # photographs that decode to more are read while training
+SHARE = jax.ShapeDtypeStruct((), np.float32)  # of the learning rate
 
 
 class Feed(NamedTuple):
@@ -27,14 +28,17 @@ class Feed(NamedTuple):
     macs: int  # multiply-accumulates of one optimiser step, over all devices, recomputation included
 
 
-def open_feed(cfg: Config, spec: str, workers: int, mesh, shapes) -> Feed:
+def open_feed(cfg: Config, spec: str, workers: int, mesh, shapes, anneal: bool = False) -> Feed:
     """The feed of the photographs that `spec` names (`clic_jax.training.data`), its step compiled for `shapes`.
 
+    anneal: the step takes (batch, share of the learning rate) as its batch, see `annealed`.
     Raises: DataError.
     """
     t = cfg.train
     if streaming.is_large(spec, MEMORY_LIMIT_MIB):
-        compiled = _compiled(steps.make_streamed_step(cfg, mesh), 1, shapes, steps.batch_shape(cfg, mesh))
+        batch = steps.batch_shape(cfg, mesh)
+        batch = (batch, SHARE) if anneal else batch
+        compiled = _compiled(steps.make_streamed_step(cfg, mesh, anneal), 1, shapes, batch)
         share = dict(process_index=jax.process_index(), process_count=jax.process_count(), workers=workers)
 
         def streamed(first):
@@ -49,21 +53,23 @@ def open_feed(cfg: Config, spec: str, workers: int, mesh, shapes) -> Feed:
         return Feed(streamed, first_crops, *compiled)
 
     photos = data.load_photos(spec, min_size=t.crop)
-    return cached(cfg, photos, steps.replicate(mesh, photos), mesh, shapes)
+    return cached(cfg, photos, steps.replicate(mesh, photos), mesh, shapes, anneal=anneal)
 
 
-def cached(cfg: Config, photos, on_devices, mesh, shapes, seeded: bool = False) -> Feed:
+def cached(cfg: Config, photos, on_devices, mesh, shapes, seeded: bool = False, anneal: bool = False) -> Feed:
     """The feed of photographs in memory, given on the host and on every device of the mesh; the step crops them.
 
     seeded: batches are (photographs, seed), as `steps.make_cached_steps` has them; `with_seed` chooses another.
+    anneal: as for `open_feed`.
     """
     t = cfg.train
     batch = (on_devices, steps.replicate(mesh, jnp.int32(t.seed))) if seeded else on_devices
+    shown = (batch, SHARE) if anneal else batch
 
     def drawn(n, size):
         return np.asarray(data.random_crops(photos, jax.random.key(t.seed), batch=n, size=size))
 
-    compiled = _compiled(steps.make_cached_steps(cfg, mesh, seeded), t.steps_per_call, shapes, batch)
+    compiled = _compiled(steps.make_cached_steps(cfg, mesh, seeded, anneal), t.steps_per_call, shapes, shown)
     return Feed(lambda first: itertools.repeat(batch), drawn, *compiled)
 
 
@@ -72,6 +78,11 @@ def with_seed(feed: Feed, seed: int, mesh) -> Feed:
     photos, _ = next(feed.batches(0))
     batch = photos, steps.replicate(mesh, jnp.int32(seed))
     return feed._replace(batches=lambda first: itertools.repeat(batch))
+
+
+def annealed(feed: Feed, share: Callable[[], float]) -> Feed:
+    """A feed of `open_feed(anneal=True)` whose every batch has what share() says at that time."""
+    return feed._replace(batches=lambda first: ((batch, np.float32(share())) for batch in feed.batches(first)))
 
 
 def _compiled(step, per_call: int, *shapes) -> tuple:

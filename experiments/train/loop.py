@@ -61,7 +61,7 @@ def train(
     step, stop = int(state.step), limits.last_step
     batches, shown, reason, measured = feed.batches(step), {}, "done", None
     pixels, uncounted = t.batch * t.crop**2 * feed.steps_per_call, 0
-    deadline.start()
+    deadline.start(log.seconds_before)
 
     def why_stop():
         """Why to stop now, or ""; several processes agree on it, and only now and then."""

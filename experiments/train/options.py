@@ -47,6 +47,10 @@ def parse(argv, description: str) -> argparse.Namespace:
     )
     add("--max-seconds", type=float, help=text)
     add("--train-seconds", type=float, help="the training's alone, from its first step on; all else comes on top")
+    text = "let the learning rate fall with the time left, to nothing at its end; runs that are resumed count as one"
+    add("--anneal", action="store_true", help=text)
+    text = "that the integers of the published weights are measured on: crops of the training photographs"
+    add("--publish-pixels", type=int, metavar="N", help=text)
     text = "trace this many steps, after the first calls, for JAX's profiler; in --out, where TensorBoard finds it"
     add("--profile", type=int, metavar="STEPS", help=text)
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting, e.g. train.batch=4")
@@ -57,9 +61,13 @@ def parse(argv, description: str) -> argparse.Namespace:
     )
     add("--distributed", nargs="?", const="", metavar="HOST:PORT,COUNT,INDEX", help=text)
     args = parser.parse_args(argv)
-    for name in ("max_steps", "max_seconds", "train_seconds", "profile"):
+    for name in ("max_steps", "max_seconds", "train_seconds", "profile", "publish_pixels"):
         if (value := getattr(args, name)) is not None and not 0 < value < math.inf:
             parser.error(f"--{name.replace('_', '-')} must be above 0, not {value:g}")
+    if args.anneal and not (args.max_seconds or args.train_seconds):
+        parser.error("--anneal needs an end in time: --train-seconds or --max-seconds")
+    if args.anneal and args.distributed is not None:
+        parser.error("--anneal goes by one clock, so by one process: leave --distributed out")
     return args
 
 

@@ -139,6 +139,11 @@ class RunLog:
             self._events.add_text(name, "".join(f"    {line}\n" for line in text.splitlines()), step)
 
     @property
+    def seconds_before(self) -> float:
+        """Of training, by the runs that this one resumes."""
+        return self._seconds_before
+
+    @property
     def pixels_per_second(self) -> float:
         """Image pixels a second, lately; 0 for the first seconds, when they tell nothing."""
         return self._rate if time.monotonic() - self._begin > SETTLED_S else 0.0
@@ -209,16 +214,25 @@ def _reopen(path: Path, last_step: int):
     Without rows of later steps, and without the line that a killed run was writing.
     """
     kept, seconds = [], 0.0
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if row["step"] <= last_step:
-                kept.append(line + "\n")
-                seconds = row.get("seconds", seconds)
+    for line, row in _rows(path):
+        if row["step"] <= last_step:
+            kept.append(line + "\n")
+            seconds = row.get("seconds", seconds)
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
     os.replace(temporary, path)
     return path.open("a", encoding="utf-8"), seconds
+
+
+def last_row(path: Path) -> dict | None:
+    """The newest row of a log that says how long training has taken; None where there is none."""
+    return next((row for _, row in reversed(list(_rows(path))) if "seconds" in row), None)
+
+
+def _rows(path: Path):
+    """(line, row) of each row in a log, without the line that a killed run was writing."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            yield line, json.loads(line)
+        except json.JSONDecodeError:
+            continue

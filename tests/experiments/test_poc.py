@@ -6,16 +6,13 @@ import re
 import shlex
 import types
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from clic_jax import settings
 from clic_jax.errors import UserError
 from experiments import poc
+from experiments.adapt import halves
 from experiments.report import results
-from experiments.train import __main__ as train
-from experiments.train import options
 from tests.conftest import photograph
 from tests.measured import write_results
 
@@ -125,19 +122,20 @@ def test_images_that_were_compressed_before(tmp_path, psnr):
     assert results.compare(ours, theirs).images["a.png"] == pytest.approx(-50)
 
 
-def test_advice_is_a_command_that_runs(folder, tmp_path):
-    """It parses, its settings exist, and the crops fit into the folder's images."""
-    args = types.SimpleNamespace(folder=folder, model="clic-compact")
+def test_advice_is_a_command_that_runs(folder, tmp_path, monkeypatch):
+    """It parses, and names another place than this measurement's; with too few images it says what is missing."""
+    args = types.SimpleNamespace(folder=folder, model="clic-compact", out=tmp_path / "poc")
     ours, comparisons = compared(tmp_path, {"avif": -4})
-    sizes = poc.check(folder)
-    assert sizes == [(128, 128)] * 2
-    for sizes, crop in ((sizes, 128), ([(100, 120), (70, 90)], 64)):
-        command = next(line for line in poc.advice(args, comparisons, sizes) if "experiments.train" in line)
-        program, *arguments = shlex.split(command)[2:]
-        parsed = train.parse(arguments)
-        cfg = settings.override(options.chosen(parsed), parsed.set)
-        assert program == "experiments.train" and parsed.data == f"folder:{folder}" and parsed.init == "clic-compact"
-        assert cfg.train.crop == crop and cfg.train.steps == 4000
-        assert np.isclose(cfg.train.learning_rate, 3e-4)
+    pictures = halves.look(folder)
+    assert [picture[:2] for picture in pictures.values()] == [(128, 128)] * 2
+    assert "takes 4 at least" in poc.advice(args, comparisons, pictures)[0]
+    enough = {f"{i}.png": halves.Picture(128, 128, str(i)) for i in range(4)}
+    program, *arguments = shlex.split(poc.advice(args, comparisons, enough)[-1])[2:]
+    asked = []
+    monkeypatch.setattr(poc.halves, "look", lambda given: enough)
+    monkeypatch.setattr(poc.adapt, "adapt", lambda parsed, *_: asked.append(parsed) or (2, None, None))
+    assert program == "experiments.poc" and poc.main(arguments) == 2
+    assert (asked[0].folder, asked[0].model, asked[0].adapt) == (folder, "clic-compact", poc.ADVISED)
+    assert asked[0].out == tmp_path / "poc-adapted"
     won = compared(tmp_path / "won", {"jpeg": 4})[1]
-    assert "not needed" in poc.advice(args, won, sizes)[0]
+    assert "not needed" in poc.advice(args, won, enough)[0]

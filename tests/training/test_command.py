@@ -243,3 +243,10 @@ def test_streamed_run_resumes(experiment, tmp_path):
     finish(run("-c", STREAMED, *map(str, (tmp_path / "whole", tmp_path / "parts", experiment))))
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
     assert rows(tmp_path / "whole")[-1]["valid_psnr_0.0018"] > 5
+
+
+@pytest.mark.parametrize("more, reason", [([], "an end in time"), (["--train-seconds", "9", "--distributed"], "clock")])
+def test_annealing_needs_an_end_and_one_clock(capsys, more, reason):
+    with pytest.raises(SystemExit) as stopped:
+        train.parse(["--anneal", *more])
+    assert stopped.value.code == 2 and reason in capsys.readouterr().err.splitlines()[-1]

@@ -52,7 +52,9 @@ def run(tmp_path_factory):
         one_device = steps.make_mesh(jax.devices()[:1])  # which compiles in half the time that eight take
         patch.setattr(steps, "make_mesh", lambda: one_device)
         given = []  # instead of compiling what publishing does
-        patch.setattr(train.publish, "publish", lambda _, cfg, params, crops, about: given.append((params, about)))
+        patch.setattr(
+            train.publish, "publish", lambda _, cfg, params, crops, about, **_more: given.append((params, about))
+        )
         assert train.main([*map(str, arguments), "--max-steps", "9", "--profile", "2"]) == 0
     return folder / "out", said, *given
 
@@ -147,6 +149,20 @@ def test_training_alone_may_be_bounded(clock):
     clock[0] += 10
     assert limit.left() == 20
     assert Deadline(0.0).left() == np.inf
+
+
+def test_the_time_left_as_a_share(clock):
+    """From 1 to 0, evenly, over the time of all runs that make one; 1 where no end is set."""
+    limit = Deadline(0.0, train_seconds=30)
+    limit.start(before=10)
+    shares = []
+    for _ in range(5):
+        shares.append(limit.share())
+        clock[0] += 10
+    assert shares == [0.75, 0.5, 0.25, 0.0, 0.0]
+    endless = Deadline(0.0)
+    endless.start()
+    assert endless.share() == 1
 
 
 def test_published_peaks():

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -209,3 +210,35 @@ def test_rematerialisation(micro):
     assert float(loss) == pytest.approx(float(loss_again), rel=1e-6)
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(a).max() + 1e-9)
+
+
+def test_a_share_of_the_rate(params):
+    """Half the rate moves every parameter half as far, none not at all; what is told of the rate says so."""
+    mesh, photos = steps.make_mesh(jax.devices()[:1]), photographs()
+    call = steps.make_cached_steps(LEARNER, mesh, annealed=True)
+    moved = []
+    for share in (1.0, 0.5, 0.0):
+        state = steps.replicate(mesh, steps.new_state(LEARNER, jax.tree.map(jnp.array, params)))
+        state, metrics = jax.device_get(call(state, (photos, np.float32(share))))
+        assert metrics["learning_rate"] == pytest.approx(share * float(steps.learning_rate(LEARNER.train)(0)))
+        moved.append(jax.tree.map(lambda new, old: new - np.asarray(old), state.params, params))
+    whole, half, none = (jax.flatten_util.ravel_pytree(tree)[0] for tree in moved)
+    assert np.abs(whole).max() > 1e-5 and not np.any(none)
+    np.testing.assert_allclose(half, whole / 2, atol=1e-7)
+    np.testing.assert_allclose(whole, moved_without_share(params), atol=1e-7)
+
+
+def test_a_share_of_the_rate_of_crops_from_the_host(params):
+    mesh = steps.make_mesh(jax.devices()[:2])
+    state = steps.replicate(mesh, steps.new_state(LEARNER, jax.tree.map(jnp.array, params)))
+    crops = data.random_crops(photographs(), jax.random.key(0), batch=LEARNER.train.batch, size=LEARNER.train.crop)
+    batch = steps.shard_batch(mesh, np.asarray(crops)), np.float32(0)
+    state, metrics = steps.make_streamed_step(LEARNER, mesh, annealed=True)(state, batch)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), jax.device_get(params))
+    assert int(state.step) == 1 and metrics["grad_norm"] > 0
+
+
+def moved_without_share(params):
+    """How far the usual step moves the parameters."""
+    state, _ = run(LEARNER, 1, 1, params)
+    return jax.flatten_util.ravel_pytree(jax.tree.map(lambda a, b: a - np.asarray(b), state.params, params))[0]
