@@ -27,7 +27,7 @@ from tests.conftest import QUICK_COMPILER, ROOT, photograph
 
 pytest.importorskip("matplotlib", reason="needs matplotlib: pip install '.[report]'")
 
-MINUTES = 0.1
+MINUTES = 0.2
 ONE_DEVICE = {"XLA_FLAGS": QUICK_COMPILER, "JAX_PLATFORMS": "cpu"}
 # the command, looking at itself more often than a run of minutes has to, and measuring what it publishes on few pixels
 COMMAND = """
