@@ -5,16 +5,15 @@ import functools
 import json
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
-from clic_jax import metrics, runtime
+from clic_jax import api, metrics, runtime
 from clic_jax.checkpoints import published
 from clic_jax.coding import codec, compiled, fixedpoint, measured
 from clic_jax.coding.programs import Programs
 from clic_jax.config import Config
 from clic_jax.errors import UserError
-from clic_jax.files import atomic, container
+from clic_jax.files import atomic
 from clic_jax.model.checkerboard import merge
 from clic_jax.model.schedule import anchor_step, other_step
 from clic_jax.quality import Quality
@@ -68,20 +67,8 @@ def of_files(cfg: Config, params, crops: Callable) -> Callable:
     coder = codec.Codec(cfg, params, "00000000", integers, programs=programs(cfg, params, integers))
 
     def code(x, quality):
-        (height, width), coded = x.shape[:2], coder.encode(x, quality)[0]
-        header = container.Header(
-            width=width,
-            height=height,
-            quality=quality,
-            model_id=coder.model_id,
-            latents_check=coded.check,
-            z_bytes=coded.z_bytes,
-            pqf_bytes=coded.pqf_bytes,
-        )
-        data = container.pack(header, coded.stream)
-        _, stream, _ = container.unpack(data)
-        latents = coder.read(stream, coded.pqf_bytes is not None, coded.check, height, width, quality)
-        return coder.show(latents, height, width), 8 * len(data)
+        data = api.compress(x, quality=quality, model=coder)
+        return api.decompress(data, model=coder), 8 * len(data)
 
     return code
 
@@ -106,5 +93,4 @@ def programs(cfg: Config, params, integers: dict) -> Programs:
 
 def forget() -> None:
     """Gives the programs of a variant back."""
-    jax.clear_caches()
     runtime.release_memory(programs=True)
