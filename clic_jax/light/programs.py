@@ -49,13 +49,12 @@ def load(name_or_path, int8: bool = False) -> Codec:
         identity = limits.read_json(path / "checkpoint.json")["model_id"]
         if about["model_id"] != identity:
             raise CheckpointError(f"{path / FOLDER} is of model {about['model_id']!r:.20}, not {identity}: {REMEDY}")
-        files = _checked_files(path, about["sha256"])
+        unused = {f"{FOLDER}/{name}{'' if int8 else '.int8'}.onnx" for name in ("g_a", "g_s")}
+        files = _checked_files(path, {name: sha for name, sha in about["sha256"].items() if name not in unused})
         config = from_json(files["config.json"].decode())
         data = json.loads(files["coding.json"])
         arrays = integers.unpacked(files[f"{FOLDER}/network.npz"], limits.MAX_WEIGHTS)
-        graphs = {Path(name).stem: content for name, content in files.items() if name.endswith(".onnx")}
-        if int8:
-            graphs |= {name: graphs[f"{name}.int8"] for name in ("g_a", "g_s")}
+        graphs = {Path(name).name.split(".")[0]: read for name, read in files.items() if name.endswith(".onnx")}
         made = programs(config.model, graphs, arrays)
         return Codec(config, arrays, identity, data, programs=made, parameters=int(about["parameters"]))
 

@@ -9,11 +9,11 @@ onnxruntime-web comes from npm, once. A folder that --out names is replaced if i
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 
 from clic_jax.checkpoints import installed
 from clic_jax.errors import UserError
+from clic_jax.files import atomic
 from experiments import cli
 from experiments.web import engine, model
 
@@ -51,15 +51,10 @@ def build(names: list[str], site: Path, tarball: Path | None = None) -> dict[str
         built.append(about)
         files |= {f"models/{identity}/{file}": content for file, content in found.items()}
     files[MODELS] = json.dumps({"built": built, "released": installed.released()}).encode()
-    site.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{site.name}.", dir=site.parent) as parent:
-        made = Path(parent) / "page"
+    with atomic.new_folder(site) as made:
         for name, content in files.items():
             (made / name).parent.mkdir(parents=True, exist_ok=True)
             (made / name).write_bytes(content)
-        if site.exists():
-            site.rename(Path(parent) / "old")
-        made.rename(site)
     return {name: len(content) for name, content in files.items()}
 
 

@@ -297,4 +297,4 @@ def test_int8(exported, tmp_path, monkeypatch):
     path = folder / "light" / "g_s.int8.onnx"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="g_s.int8.onnx is not what was exported"):
-        programs.load(folder)
+        programs.load(folder, int8=True)
