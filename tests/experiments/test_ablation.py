@@ -174,6 +174,20 @@ def test_budgets(folder, more, capsys):
     assert stop.value.code == 2 and "give a budget, either --minutes or --steps" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # a training step compiles
+def test_minutes_are_steps_of_the_full_model(folder, one_device):
+    """A hundred times the minutes are about as many times the steps; a folder that knows its steps keeps them."""
+    steps_of = {}
+    for minutes in ("0.5", "50"):
+        work, photographs = ablation.settle(ablation.parse(command(folder, f"in{minutes}", "--minutes", minutes)))
+        assert photographs is not None and work.about["steps"] is None
+        steps_of[minutes] = work.steps
+    assert 10 < steps_of["50"] / steps_of["0.5"] < 1000
+    study.remember(work)
+    again, unused = ablation.settle(ablation.parse(command(folder, "in50", "--minutes", "50")))
+    assert again.steps == work.steps and unused is None
+
+
 @pytest.mark.slow  # training steps compile
 def test_real_files(folder, whole):
     """Of the trained full model: as many bits as the model counts, nearly, and the picture that it makes."""
