@@ -2,10 +2,12 @@
 
 # ruff: noqa: F811
 
+import contextlib
 import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -103,6 +105,62 @@ def test_ten_thousand_pictures_and_a_lost_worker(folder, cluster, published_micr
     growth = [b - a for a, b in zip(early, late)]
     print(f"memory of the command and of a worker in MiB: {[n >> 20 for n in early]}, then {[n >> 20 for n in late]}")
     assert max(growth) < FLAT
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+@contextlib.contextmanager
+def dask_processes(port):
+    """A scheduler and a worker as an administrator starts them; yields the scheduler. Both are gone afterwards."""
+    dask, quiet = [sys.executable, "-m", "dask"], {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet |= {"env": os.environ | {"PYTHONPATH": str(ROOT)}, "start_new_session": True}
+    scheduler = [*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--no-jupyter"]
+    worker = [*dask, "worker", f"tcp://127.0.0.1:{port}", "--nthreads", "1", "--no-dashboard", "--death-timeout", "60"]
+    processes = [subprocess.Popen([*command], **quiet) for command in (scheduler, worker)]
+    try:
+        while True:  # the command itself says at once that nobody answers
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            assert processes[0].poll() is None
+            time.sleep(0.1)
+        yield processes[0]
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def test_the_scheduler_is_lost(folder, published_micro):
+    """One line and status 2, soon; with another scheduler `--resume` does what is left, and nothing twice."""
+    make(60)
+    port, report = free_port(), Path("r.jsonl")
+    command = [sys.executable, "-m", "clic_jax", "compress", "in", "-o", "out", "--model", published_micro]
+    command += ["--report", "r.jsonl", "--cluster", f"tcp://127.0.0.1:{port}"]
+    how = {"env": os.environ | {"PYTHONPATH": str(ROOT)}, "stderr": subprocess.PIPE, "text": True}
+    with dask_processes(port) as scheduler:
+        with subprocess.Popen(command, **how) as process:
+            while process.poll() is None and (not report.exists() or report.read_bytes().count(b"\n") < 20):
+                time.sleep(0.02)
+            os.killpg(scheduler.pid, signal.SIGKILL)
+            _, told = process.communicate(timeout=120)
+    (line,) = told.splitlines()
+    assert process.returncode == 2, told
+    assert f"the scheduler at tcp://127.0.0.1:{port} was lost" in line and "--resume" in line
+    done = {row["target"]: row for row in map(json.loads, report.read_text().splitlines())}
+    there = {str(path) for path in Path("out").rglob("*.clic")}  # also what no row tells yet
+    assert 20 <= len(done) < 60 and set(done) <= there
+    with dask_processes(port):
+        again = subprocess.run([*command, "--resume"], **how, timeout=300)
+    assert again.returncode == 0 and again.stderr == ""
+    rows = [json.loads(line) for line in report.read_text().splitlines()]
+    assert all(row in rows for row in done.values())  # as they were
+    assert {row["target"] for row in rows if row["skipped"]} == there - set(done)
+    check([row | {"skipped": False} for row in rows], 60, published_micro)
 
 
 def test_local(run, published_micro):
