@@ -3,6 +3,7 @@
     python -m experiments.benchmark --codec --train --preset tiny small --json OUT.json
     python -m experiments.benchmark --codec --sizes 64 256 512 1024 2048 4096 --image photo.png --json OUT.json
     python -m experiments.benchmark --train --preset paper --repetitions 2 --json OUT.json
+    python -m experiments.benchmark --service --preset compact --threads 1 2 4 --json OUT.json
     python -m experiments.benchmark --peers --json OUT.json  # after `make peers`
 
 Times are medians, with minimum and maximum, of warm repetitions; what compiles is reported apart. MFU is the
@@ -27,7 +28,7 @@ from clic_jax import config, settings
 from clic_jax.files import atomic, images
 from clic_jax.training import sources
 from experiments import cli, experiment, machine
-from experiments.benchmark import coding, peers, training, worker
+from experiments.benchmark import coding, peers, service, training, worker
 
 SIZES = (64, 128, 256, 512, 1024, 2048)
 SAMPLE = "motorcycle_left.png"  # 741x500 pixels, continued at two sides by mirror images
@@ -44,6 +45,7 @@ def parse(argv=None):
     add("--train", action="store_true", help="one training step: times and memory")
     add("--codec", action="store_true", help="encoding and decoding: whole, by part, by size, and in a new process")
     add("--peers", action="store_true", help="beside CompressAI's models and Pillow's AVIF and WebP, taking turns")
+    add("--service", action="store_true", help="pictures a second of one process with several threads, by runtime")
     add("--preset", nargs="+", default=["tiny"], metavar="NAME", help="presets or experiment files (.py); tiny")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the presets")
     add("--sizes", type=int, nargs="*", default=SIZES, help="sides of the square images coded; 64 ... 2048")
@@ -51,19 +53,20 @@ def parse(argv=None):
     add("--crop", type=int, default=256, help="side of the training crops")
     add("--batches", type=int, nargs="+", default=[1, 4], help="crops a training step; 1 and 4")
     add("--dtypes", nargs="+", default=["float32"], help="compute types of a training step; float32")
-    add("--threads", type=int, nargs="+", default=None, help="of the peers; 1, and all cores with batches above 1")
+    add("--threads", type=int, nargs="+", default=None, help="of the peers, or of --service; 1 and all cores")
     add("--repetitions", type=int, default=10, help="at most, of anything")
     add("--seconds", type=float, default=5, help="after which something is repeated no more (but twice at least)")
     add("--quick", action="store_true", help="the smallest of everything, to see whether it runs")
     add("--machine", help="what the JSON calls this machine; by default cores, processor and memory")
     add("--json", type=cli.path, required=True, metavar="OUT", help="the file to write")
     args = parser.parse_args(argv)
-    if not (args.train or args.codec or args.peers):
-        parser.error("nothing to do: give one or more of --train, --codec, --peers")
+    if not (args.train or args.codec or args.service or args.peers):
+        parser.error("nothing to do: give one or more of --train, --codec, --service, --peers")
     if args.quick:
         args = argparse.Namespace(**vars(args) | QUICK | {"threads": args.threads or [1]})
-    if args.crop % 64 or min([args.crop, *args.sizes, *args.batches, args.repetitions]) < 1:
-        parser.error("--crop wants a multiple of 64; sizes, batches and repetitions are 1 or more")
+    args.threads = args.threads or sorted({1, os.cpu_count() or 1})
+    if args.crop % 64 or min([args.crop, *args.sizes, *args.batches, *args.threads, args.repetitions]) < 1:
+        parser.error("--crop wants a multiple of 64; sizes, batches, threads and repetitions are 1 or more")
     return args
 
 
@@ -127,11 +130,20 @@ def training_part(cfg: config.Config, x: np.ndarray, args) -> list[dict]:
     return rows
 
 
+def service_part(cfg: config.Config, model: str, x: np.ndarray, args) -> list[dict]:
+    """What --service says of one preset."""
+    limits = (args.repetitions, args.seconds)
+    rows = []
+    for name in service.available(model) if worker.writes_files(model) else ():
+        rows.append({"preset": cfg.name} | isolated(service.measure, model, x, name, args.threads, *limits))
+    return rows
+
+
 def peers_part(models: dict[str, str], x: np.ndarray, args) -> list[dict]:
     """What --peers says."""
     cores = os.cpu_count() or 1
     todo = []
-    for threads in args.threads or sorted({1, cores}):
+    for threads in args.threads:
         todo += peers.cases(threads, args.batches if threads == cores else args.batches[:1])
     height, width = (max(n // 64 * 64, 64) for n in x.shape[:2])
     with tempfile.TemporaryDirectory() as folder:
@@ -160,12 +172,15 @@ def main(argv=None) -> int:
     result = conditions(args.machine) | {"protocol": " ".join(__doc__.split("\n\n")[2].split())}
     with tempfile.TemporaryDirectory() as folder:
         models = {}
-        if args.codec or args.peers:
+        if args.codec or args.service or args.peers:
             models = {cfg.name: isolated(training.published_model, cfg, Path(folder) / cfg.name) for cfg in chosen}
         if args.train:
             result["train"] = [row for cfg in _bar(chosen, "training") for row in training_part(cfg, x, args)]
         if args.codec:
             result["codec"] = [codec_part(cfg, models[cfg.name], x, args) for cfg in _bar(chosen, "coding")]
+        if args.service:
+            rows = (service_part(cfg, models[cfg.name], x, args) for cfg in _bar(chosen, "serving"))
+            result["service"] = [row for part in rows for row in part]
         if args.peers:
             result["peers"] = peers_part(models, x, args)
     args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -193,6 +208,10 @@ def _lines(result: dict):
             parts = {k: v["seconds"] for k, v in row["parts"][name].items() if k != "whole"}
             text = ", ".join(f"{k} {v:.3f}" for k, v in sorted(parts.items(), key=lambda item: -item[1])[:4])
             yield f"{name} {row['preset']}: {row[name]['seconds']['median']:.3f} s, MFU {row[name]['mfu']:.0%}; {text}"
+    for found in result.get("service", ()):
+        for row in found["rows"]:
+            what = f"service {found['preset']}, {found['runtime']}, {row['threads']} threads"
+            yield f"{what}: {row['encode']['median']:.2f} encoded a second, {row['decode']['median']:.2f} decoded"
     for row in result.get("peers", ()):
         what = f"{row['op']} {'' if row['batch'] is None else row['batch']}, {row['threads']} threads"
         yield f"{what}: {row['model']} {row['seconds']['median']:.3f} s, {row['peak_rss_mib']:.0f} MiB"

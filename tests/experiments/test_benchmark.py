@@ -19,7 +19,8 @@ def result(tmp_path_factory):
     """The JSON of a quick run of the micro model, on one device."""
     folder = tmp_path_factory.mktemp("benchmark")
     (folder / "micro.py").write_text(EXPERIMENT)
-    command = [sys.executable, "-m", "experiments.benchmark", "--codec", "--train", "--quick"]
+    command = [sys.executable, "-m", "experiments.benchmark", "--codec", "--train", "--service", "--quick"]
+    command += ["--threads", "1", "3"]
     command += ["--preset", str(folder / "micro.py"), "--machine", "a test", "--json", str(folder / "out.json")]
     env = os.environ | {"XLA_FLAGS": QUICK_COMPILER}
     run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
@@ -42,6 +43,15 @@ def test_training(result):
     rate = row["compiling"]["macs"] / row["seconds"]["median"]
     assert row["mfu"] == pytest.approx(rate / row["matmul_peak_macs_per_second"]) and 0 < row["mfu"] < 1
     assert np.isfinite(row["loss"]) and row["peak_rss_mib"] > 100
+
+
+def test_service(result):
+    (found,) = result["service"]  # the micro model is not exported
+    assert (found["preset"], found["runtime"], found["size"]) == ("micro", "jax", [64, 64])
+    assert [row["threads"] for row in found["rows"]] == [1, 3] and found["peak_rss_mib"] > 100
+    for row in found["rows"]:
+        check_times(row["encode"])
+        check_times(row["decode"])
 
 
 def test_coding(result):
