@@ -53,7 +53,8 @@ def first_params(cfg: config.Config, photos, init: str | None = None):
     """
     if init:
         given, params, _ = published.load_published(init)
-        return growth.grown(given.model, params, cfg.model, cfg.train.seed)
+        kept, params = growth.shrunk(given.model, params, cfg.model)
+        return growth.grown(kept, params, cfg.model, cfg.train.seed)
     params = clic.init_params(cfg.model, cfg.train.seed)
     if cfg.train.pca_start:
         crops = photos(PCA_CROPS, PCA_CROP)
