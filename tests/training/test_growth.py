@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clic_jax.config import ConfigError
-from clic_jax.model.clic import CLIC
+from clic_jax.checkpoints import published
+from clic_jax.config import TINY, ConfigError
+from clic_jax.model.clic import CLIC, init_params
 from clic_jax.training.growth import grown, shrunk
+from experiments import experiment
+from experiments.train import __main__ as train
 from tests.micro import MICRO, MICRO_PAPER
 from tests.model.test_clic import random_params
 
@@ -176,3 +179,22 @@ def test_smaller_here_and_larger_there():
         other = dataclasses.replace(SMALL, **change)
         with pytest.raises(ConfigError, match=f"model.{next(iter(change))}"):
             grown(*shrunk(SMALL, params, other), other)
+
+
+def test_the_distilled_tiny_starts_as_part_of_compact():
+    """What its recipe trains from: compact's parameters, cut to tiny's shapes, with the gains of tiny's six lmbdas."""
+    recipe = experiment.read(str(experiment.CONFIGS / "tiny_distilled.py"))
+    assert recipe.model == TINY.model
+    found = train.first_params(recipe, None, "clic-compact")
+    assert jax.tree.map(np.shape, found) == jax.tree.map(np.shape, jax.eval_shape(lambda: init_params(TINY.model)))
+    params = published.load_published("clic-compact")[1]
+    np.testing.assert_allclose(found["log_gain"], params["log_gain"][1:-1], atol=1e-6)
+    for name in ("h_a", "h_s", "prior", "basis_0"):
+        jax.tree.map(np.testing.assert_array_equal, found[name], jax.tree.map(np.asarray, params[name]))
+    for part in ("g_a", "g_s"):
+        kernel = params[part]["stage1"]["block1"]["conv2"]["kernel"]
+        np.testing.assert_array_equal(found[part]["stage1"]["block1"]["conv2"]["kernel"], kernel)
+    group, half = TINY.model.groups[2], TINY.model.groups[2] // 2
+    before = np.asarray(params["context"]["parameters_2"]["conv0"]["kernel"])[:, :128]
+    after = found["context"]["parameters_2"]["conv0"]["kernel"]
+    np.testing.assert_array_equal(after, np.concatenate([before[:half], before[group:]]))  # neighbours, then support
