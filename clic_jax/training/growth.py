@@ -1,7 +1,8 @@
-"""Carries trained parameters into a larger model that computes the same thing, to train on from there.
+"""Carries trained parameters into a larger model, which computes the same at first, or into a smaller, to train on.
 
 New hidden units are drawn as at the start of training but nobody listens to them yet, new residual blocks end in zeros,
-and gains for further operating points continue the old ones. (Net2Net, Chen et al. 2016; not in the paper.)
+and gains for further operating points continue the old ones. (Net2Net, Chen et al. 2016; not in the paper.) A smaller
+model loses what growing adds, the last blocks and hidden units: it computes another thing, and training mends it.
 """
 
 import dataclasses
@@ -67,6 +68,42 @@ def grown(old: ModelConfig, params, new: ModelConfig, seed: int = 0):
         return np.zeros_like(drawn) if names[-2] in LAST_OF_BRANCH else np.asarray(drawn)
 
     return jax.tree_util.tree_map_with_path(place, init_params(new, seed))
+
+
+def shrunk(old: ModelConfig, params, new: ModelConfig):
+    """`params` of an `old` model without the blocks and hidden units that `new` has not: the last of each.
+
+    Args: params: parameter tree of `CLIC(old)`.
+    Returns: (config, parameters): `old` with the smaller of both models' depths and hidden widths and all else as it
+    was, which `grown` then takes to `new` or refuses; a tree of NumPy arrays.
+    """
+    config = dataclasses.replace(old, **{name: _smaller(name, old, new) for name in GROWING + HIDDEN})
+    known = {_names(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+
+    def taken(path, left):
+        names = _names(path)
+        leaf = known[names]
+        if leaf.shape == left.shape:
+            return leaf
+        if leaf.ndim < 2:
+            return leaf[: left.shape[0]]
+        first, shift = _moved(names, config, old)
+        rows = np.arange(left.shape[-2])
+        rows[first:] += shift
+        return leaf[..., rows, : left.shape[-1]]
+
+    return config, jax.tree_util.tree_map_with_path(taken, jax.eval_shape(lambda: init_params(config)))
+
+
+def _smaller(name: str, old: ModelConfig, new: ModelConfig) -> tuple:
+    """The smaller entries of both models in a setting that may grow; the old ones where the two do not match."""
+    a, b = getattr(old, name), getattr(new, name)
+    if len(a) != len(b):
+        return a
+    if name in GROWING:
+        return tuple(map(min, a, b))
+    # a width of 0 stands for one that the rest of the model decides
+    return (*((min(x[0], y[0]) or x[0], *x[1:]) for x, y in zip(a[:-1], b[:-1])), a[-1])
 
 
 def _names(path):

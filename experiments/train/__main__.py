@@ -50,10 +50,12 @@ def first_params(cfg: config.Config, photos, init: str | None = None):
     """Parameters before the first step: drawn (and, where asked, made a transform codec), or those published as `init`.
 
     photos: function (n, size) -> uint8 [n, size, size, 3] of training photographs.
+    init: of this model, of a smaller one, which is grown to it, or of a larger one, which is shrunk; or None.
     """
     if init:
         given, params, _ = published.load_published(init)
-        return growth.grown(given.model, params, cfg.model, cfg.train.seed)
+        kept, params = growth.shrunk(given.model, params, cfg.model)
+        return growth.grown(kept, params, cfg.model, cfg.train.seed)
     params = clic.init_params(cfg.model, cfg.train.seed)
     if cfg.train.pca_start:
         crops = photos(PCA_CROPS, PCA_CROP)

@@ -36,7 +36,7 @@ def parse(argv, description: str) -> argparse.Namespace:
         "--init",
         type=cli.expanded,
         metavar="NAME",
-        help="start from published weights (a name or a folder) instead of from scratch",
+        help="start from published weights (a name or a folder), of this model, a smaller or a larger one",
     )
     text = "go on from the newest checkpoint in --out, with its config and data; other options change them"
     add("--resume", action="store_true", help=text)

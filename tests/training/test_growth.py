@@ -1,4 +1,4 @@
-"""Trained parameters in a larger model: the same outputs at first, and everything new learns."""
+"""Trained parameters in a larger model: the same outputs at first, and everything new learns; and in a smaller one."""
 
 import dataclasses
 import functools
@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clic_jax.config import ConfigError
-from clic_jax.model.clic import CLIC
-from clic_jax.training.growth import grown
+from clic_jax.checkpoints import published
+from clic_jax.config import TINY, ConfigError
+from clic_jax.model.clic import CLIC, init_params
+from clic_jax.training.growth import grown, shrunk
+from experiments import experiment
+from experiments.train import __main__ as train
 from tests.micro import MICRO, MICRO_PAPER
 from tests.model.test_clic import random_params
 
@@ -37,10 +40,11 @@ def program(config):
     return jax.jit(lambda params, x: CLIC(config).apply({"params": params}, x, LMBDAS))
 
 
-def check_same(old, new, params):
+def check_same(old, new, params, carried=grown):
     """Three noise pictures at three rates give the same in both models."""
     x = jax.random.uniform(jax.random.key(3), (3, 64, 64, 3))
-    a, b = program(old)(params, x), program(new)(grown(old, params, new), x)
+    after = carried(old, params, new)
+    a, b = program(old)(params, x), program(new)(after if carried is grown else after[1], x)
     np.testing.assert_allclose(b.x_hat, a.x_hat, atol=2e-5)
     np.testing.assert_allclose(b.bits_y + b.bits_z, a.bits_y + a.bits_z, rtol=1e-4)
 
@@ -125,3 +129,72 @@ def test_density_and_rounding_are_free():
     params = random_params(SMALL)
     after = grown(SMALL, params, dataclasses.replace(SMALL, density="gaussian", rdoq=0.0))
     jax.tree.map(np.testing.assert_array_equal, after, params)
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_shrinking_takes_away_what_growing_added(name):
+    """Bit for bit, but for gains that were interpolated twice."""
+    params, larger = random_params(SMALL), dataclasses.replace(SMALL, **LARGER[name])
+    config, kept = shrunk(larger, grown(SMALL, params, larger), SMALL)
+    assert config == dataclasses.replace(SMALL, lmbdas=larger.lmbdas)
+    again = grown(config, kept, SMALL)
+    for gains in ("log_gain", "log_inverse_gain"):
+        np.testing.assert_allclose(again.pop(gains), params[gains], rtol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, again, {part: params[part] for part in again})
+
+
+@pytest.mark.parametrize("old", [SMALL, MICRO_PAPER.model], ids=["tiny", "paper"])
+def test_shrinking_leaves_out_the_last(old):
+    """Of a model in which the last blocks and units say nothing the outputs stay, of any other they do not."""
+    new = dataclasses.replace(
+        old,
+        hyper_layers=((12, 2), old.hyper_layers[1]),
+        hyper_decoder_layers=((12, 2), old.hyper_decoder_layers[1]),
+        parameter_widths=(10,),
+        spatial_ratios=(*old.spatial_ratios[:-1], 0.75),
+    )
+    params = jax.tree.map(np.array, random_params(old))
+    config, kept = shrunk(old, params, new)
+    assert config == new and jax.tree.map(np.shape, kept) == jax.tree.map(np.shape, random_params(new))
+    for name in params.keys() & {"h_a", "h_s", "h_mean_s", "h_scale_s", "h_latent_s"}:
+        layer = params[name]["conv1"]
+        layer.get("expand", layer)["kernel"][:, :, 12:] = 0
+    for k, group in enumerate(old.groups):
+        layers = params["context"][f"parameters_{k}"]
+        layers["conv1"]["kernel"][10:] = 0
+        layers["conv0"]["kernel"][int(0.75 * group) : int(old.spatial_ratios[-1] * group)] = 0
+    check_same(old, new, params, shrunk)
+    with pytest.raises(AssertionError):
+        check_same(old, new, random_params(old), shrunk)
+
+
+def test_smaller_here_and_larger_there():
+    """What both models have goes over; what differs otherwise is refused by name, as for growing."""
+    params, other = random_params(SMALL), dataclasses.replace(SMALL, depths=(2, 1), parameter_widths=(8,))
+    config, kept = shrunk(SMALL, params, other)
+    assert config == dataclasses.replace(SMALL, parameter_widths=(8,))
+    found = grown(config, kept, other)
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, random_params(other))
+    for change in (dict(mlp_ratio=2.0), dict(parameter_widths=(8, 8)), dict(hyper_layers=((16, 2), (16, 2)))):
+        other = dataclasses.replace(SMALL, **change)
+        with pytest.raises(ConfigError, match=f"model.{next(iter(change))}"):
+            grown(*shrunk(SMALL, params, other), other)
+
+
+def test_the_distilled_tiny_starts_as_part_of_compact():
+    """What its recipe trains from: compact's parameters, cut to tiny's shapes, with the gains of tiny's six lmbdas."""
+    recipe = experiment.read(str(experiment.CONFIGS / "tiny_distilled.py"))
+    assert recipe.model == TINY.model
+    found = train.first_params(recipe, None, "clic-compact")
+    assert jax.tree.map(np.shape, found) == jax.tree.map(np.shape, jax.eval_shape(lambda: init_params(TINY.model)))
+    params = published.load_published("clic-compact")[1]
+    np.testing.assert_allclose(found["log_gain"], params["log_gain"][1:-1], atol=1e-6)
+    for name in ("h_a", "h_s", "prior", "basis_0"):
+        jax.tree.map(np.testing.assert_array_equal, found[name], jax.tree.map(np.asarray, params[name]))
+    for part in ("g_a", "g_s"):
+        kernel = params[part]["stage1"]["block1"]["conv2"]["kernel"]
+        np.testing.assert_array_equal(found[part]["stage1"]["block1"]["conv2"]["kernel"], kernel)
+    group, half = TINY.model.groups[2], TINY.model.groups[2] // 2
+    before = np.asarray(params["context"]["parameters_2"]["conv0"]["kernel"])[:, :128]
+    after = found["context"]["parameters_2"]["conv0"]["kernel"]
+    np.testing.assert_array_equal(after, np.concatenate([before[:half], before[group:]]))  # neighbours, then support
