@@ -18,6 +18,7 @@ from tests.experiments.test_recipes import table
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py"))
 OTHERS = (
     "benchmark/__main__.py",
+    "clusters/__main__.py",
     "plot_rd.py",
     "rd_eval/__main__.py",
     "report/__main__.py",
