@@ -22,6 +22,7 @@ OTHERS = (
     "plot_rd.py",
     "rd_eval/__main__.py",
     "report/__main__.py",
+    "tune/__main__.py",
     "visualize.py",
     "web/__main__.py",
 )
