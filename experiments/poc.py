@@ -17,13 +17,14 @@ import io
 import shlex
 import sys
 
-from clic_jax import api
-from clic_jax.checkpoints import installed
+from clic_jax import api, runtime
+from clic_jax.checkpoints import installed, published
 from clic_jax.errors import UserError
 from clic_jax.files import atomic
 from experiments import cli, plot_rd
 from experiments.adapt import halves
 from experiments.adapt import run as adapt
+from experiments.clusters import health
 from experiments.paths import RESULTS
 from experiments.rd_eval import __main__ as rd_eval
 from experiments.report import __main__ as report
@@ -84,7 +85,7 @@ def main(argv=None) -> int:
     shown = ["--data", str(folder), "--model", model, "--codec", ours.codec, "--images", str(args.images)]
     page_of = report.parse([str(measured), "--out", str(args.out / "report.html"), *shown, *more, *report.money(args)])
     report.make(page_of)
-    lines = verdict(ours, comparisons, reference(ours))
+    lines = verdict(ours, comparisons, reference(ours)) + clusters(args.model, folder)
     if args.adapt is None:
         lines += advice(args, comparisons, pictures)
     else:
@@ -132,6 +133,21 @@ def verdict(ours: results.Result, comparisons: list[results.Comparison], photogr
                 "another kind than those that they learned from (domain shift)."
             )
     return lines
+
+
+def clusters(model: str, folder) -> list[str]:
+    """A warning for each stage whose clusters collapse on the folder, against those of held-out photographs."""
+    config, params, model_id = published.load_published(model)
+    usual = health.reference(model, model_id)
+    if not usual:
+        return []
+    with runtime.usual_settings():
+        pictures = health.measure(config.model, params, map(health.middle, health.some(folder)))
+    return [
+        f"Warning: the clusters of {stage} collapse on these images: the entropy of the assignment is {now:.2f} of 1, "
+        f"and {before:.2f} on photographs (domain shift)."
+        for stage, (now, before) in health.collapsed(pictures, usual).items()
+    ]
 
 
 def advice(args, comparisons: list[results.Comparison], pictures: dict[str, halves.Picture]) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from clic_jax.config import ModelConfig
+from clic_jax.model import clustering
 from clic_jax.model.checkerboard import merge, split
 from clic_jax.model.clic import CLIC
 from clic_jax.model.entropy import y_bits
@@ -22,9 +23,8 @@ from clic_jax.model.schedule import slices
 class Maps(NamedTuple):
     """Of one padded picture [H, W, 3]; h w is the latent grid, H/16 x W/16."""
 
-    assignments: dict[
-        str, jax.Array
-    ]  # by block, such as "g_a/stage2/block0": centre 0..3 of each position, [E, h', w']
+    # by block, such as "g_a/stage2/block0": the centre that each position is most like, [E, h', w']
+    assignments: dict[str, jax.Array]
     bits: jax.Array  # [h, w] bits of y at each position, all channels together
     bits_y: jax.Array  # the model's own sum, []
     bits_z: jax.Array  # []
@@ -51,7 +51,7 @@ def look_inside(config: ModelConfig, params, x, lmbda) -> Maps:
         correction = jnp.sqrt(jnp.square(moved).mean(-1))
         filtered = picture(tensors["y_hat_corrected"])
     return Maps(
-        assignments=_assignments(state["intermediates"]) if config.centers == 4 else {},  # as the figures say
+        assignments={name: value[0] for name, value in clustering.assignments(state["intermediates"]).items()},
         bits=_bits(config, tensors),
         bits_y=out.bits_y[0],
         bits_z=out.bits_z[0],
@@ -59,14 +59,6 @@ def look_inside(config: ModelConfig, params, x, lmbda) -> Maps:
         x_hat=picture(tensors["y_hat"]),
         x_hat_filtered=filtered,
     )
-
-
-def _assignments(intermediates) -> dict[str, jax.Array]:
-    """What the mixers have sown, [E, h, w], by the path of their block."""
-    end = "/mixer/assignment/0"
-    found = jax.tree.leaves_with_path(intermediates)
-    named = ((jax.tree_util.keystr(path, simple=True, separator="/"), value) for path, value in found)
-    return {name.removesuffix(end): value[0] for name, value in named if name.endswith(end)}
 
 
 def _bits(config: ModelConfig, tensors) -> jax.Array:

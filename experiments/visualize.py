@@ -7,8 +7,8 @@
     pqf.png                   where GuidedPQF corrects y_hat, and what that does to the picture
     receptive_field.png       how far a position of y sees: the size of its gradient to the pixels around it
 
-Bits are the model's own estimate. Any model of `experiments.train` will do, also a run's folder. Needs
-`pip install .[report]`.
+How evenly the centres are used is told in a line a stage (experiments.clusters). Bits are the model's own estimate. Any
+model of `experiments.train` will do, also a run's folder. Needs `pip install .[report]`.
 """
 
 import argparse
@@ -24,8 +24,10 @@ from clic_jax.checkpoints.installed import DEFAULT_MODEL
 from clic_jax.errors import UserError
 from clic_jax.files import atomic, images
 from clic_jax.quality import Quality
+from clic_jax.training import evaluation
 from clic_jax.training.evaluation import STRIDE
 from experiments import cli, visual_maps
+from experiments.clusters import health
 
 CENTERS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # Okabe and Ito's, which the colour-blind can tell apart
 PLACES = ("top left", "top right", "bottom left", "bottom right")  # where the centres are pooled from, in their order
@@ -165,12 +167,12 @@ def side_by_side(x, columns: int, rows: int = 1):
     return figure, figure.subplots(rows, columns, squeeze=False).ravel().tolist()
 
 
-def draw(x, maps: visual_maps.Maps, field, count: int) -> dict:
-    """Every figure by the name of its file."""
+def draw(x, maps: visual_maps.Maps, field, count: int, centers: int) -> dict:
+    """Every figure by the name of its file; clusters are drawn of a model with four centres alone."""
     stages: dict[str, dict] = {}
-    for name, centers in maps.assignments.items():
+    for name, best in maps.assignments.items() if centers == len(CENTERS) else ():
         transform, stage, block = name.split("/", 2)
-        stages.setdefault(f"{transform}/{stage}", {})[block] = centers
+        stages.setdefault(f"{transform}/{stage}", {})[block] = best
     figures = {f"clusters_{name.replace('/', '_')}": draw_clusters(x, name, blocks) for name, blocks in stages.items()}
     figures["bits"] = draw_bits(x, maps)
     if maps.correction is not None:
@@ -219,13 +221,15 @@ def main(argv=None) -> int:
     maps = visual_maps.look_inside(config.model, params, padded, lmbda)
     crops = visual_maps.spread_crops(padded, FIELD_SIDE)
     field = visual_maps.receptive_field(config.model, params, crops, lmbda, FIELD_DRAWS)
-    figures = draw(x, maps, field, len(crops))
+    figures = draw(x, maps, field, len(crops), config.model.centers)
     for name, figure in figures.items():
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=120)
         atomic.write(args.out / f"{name}.png", file.getvalue())
     if maps.correction is None:
         print(f"{args.model} has no filter, so there is no pqf.png")
+    for line in health.lines(health.of_assignments(evaluation.within(x, maps.assignments), config.model.centers)):
+        print(line)
     print(f"{args.out}: {', '.join(f'{name}.png' for name in figures)}, model {model_id}")
     return 0
 

@@ -119,8 +119,12 @@ class TrainingCheckpoints:
 
     def loss(self, step: int) -> float:
         """What a kept step came with; infinite for none, or one that is not finite."""
-        loss = (self._manager.metrics(step) or {}).get("loss", np.inf)
+        loss = self.measured(step).get("loss", np.inf)
         return loss if np.isfinite(loss) else np.inf
+
+    def measured(self, step: int) -> dict[str, float]:
+        """The metrics that a kept step came with; {} for none."""
+        return self._manager.metrics(step) or {}
 
     def restore_newest(self, example: Any) -> Any:
         """As `restore` of the newest step that is not damaged; newer ones are told by a warning, and removed.

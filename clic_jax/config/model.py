@@ -39,7 +39,9 @@ class ModelConfig:
     # how a pooled centre is moved: "mlp" (the paper's), "iterative" (three rounds of k-means) or "none"
     center_offset: str = "mlp"
     similarity: str = "cosine"  # of a pixel to a centre: "cosine" (the paper's) or "euclidean" (less the distance)
-    assignment: str = "hard"  # a pixel belongs to its best centre (the paper's), or "soft": to each in proportion
+    # a pixel belongs to its best centre ("hard", the paper's) or to each in proportion ("soft"); for comparison,
+    # whatever it is like, to its head's largest cluster ("one") or to the centre of its place ("grid")
+    assignment: str = "hard"
     normalization: str = "points"  # a centre's sum is divided by its "points" (the paper's) or their "similarity"
 
     # h_a, h_mean_s, h_scale_s, h_latent_s: (channels, stride) of each 3x3 convolution
@@ -123,7 +125,7 @@ class ModelConfig:
             "center_windows": ("disjoint", "overlapping"),
             "center_offset": ("mlp", "iterative", "none"),
             "similarity": ("cosine", "euclidean"),
-            "assignment": ("hard", "soft"),
+            "assignment": ("hard", "soft", "one", "grid"),
             "normalization": ("points", "similarity"),
             "gains": ("channel", "scalar"),
             "channel_support": ("first_and_previous", "all"),

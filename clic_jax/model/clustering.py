@@ -30,6 +30,7 @@ def cluster(
     similarity: str = "cosine",
     assignment: str = "hard",
     normalization: str = "points",
+    places=None,
 ):
     """Aggregate and dispatch.
 
@@ -43,7 +44,9 @@ def cluster(
       similarity: likeness is the "cosine", or less the "euclidean" distance, its square a mean over channels (our
         reading).
       assignment: "hard", or "soft": sim[m, n] is multiplied by sim[m, n] / sum_m' sim[m', n], which is also how much
-        of a member of m the pixel is (our reading).
+        of a member of m the pixel is (our reading). For comparison, whatever they are like: "one", all pixels to the
+        centre that is the best of most, head by head; "grid", to the centre of their place.
+      places: [N], for "grid": the centre of each pixel's place.
       normalization: 1 + members of m ("points"), or 1 + sum_n sim[m, n] of what is kept ("similarity", as in Context
         Clusters, Ma et al. 2023; our reading of the paper's ablation).
     Returns: [B, N, E, D], in the type of `values`; similarities are computed in float32.
@@ -53,7 +56,11 @@ def cluster(
     if assignment == "soft":
         member = sim / jnp.maximum(sim.sum(2, keepdims=True), 1e-30)
     else:
-        member = (best == jnp.arange(sim.shape[2])[:, None]).astype(sim.dtype)  # [B, E, M, N]
+        if assignment == "one":
+            best = jnp.argmax((best == jnp.arange(sim.shape[2])[:, None]).sum(-1, keepdims=True), 2, keepdims=True)
+        elif assignment == "grid":
+            best = places
+        member = jnp.broadcast_to(best == jnp.arange(sim.shape[2])[:, None], sim.shape).astype(sim.dtype)
     kept = sim * member
     total = _einsum("bemn,bned->bemd", kept, values.astype(sim.dtype)) + center_values.swapaxes(1, 2)
     divisor = member if normalization == "points" else kept
@@ -69,6 +76,19 @@ def assign(features, centers, alpha, beta, similarity: str = "cosine"):
     likeness = _cosine(centers, features) if similarity == "cosine" else -_distance(centers, features)
     sim = jax.nn.sigmoid(beta + alpha * likeness)
     return sim, lax.stop_gradient(jnp.argmax(sim, axis=2, keepdims=True))
+
+
+def grid(h: int, w: int, side: int):
+    """[h * w]: in which of side x side equal parts of the map each position lies, in reading order."""
+    return ((jnp.arange(h) * side // h)[:, None] * side + jnp.arange(w) * side // w).reshape(-1)
+
+
+def assignments(intermediates) -> dict[str, jax.Array]:
+    """What the mixers of a model have sown into the collection, [B, E, h, w], by the path of their block."""
+    end = "/mixer/assignment/0"
+    found = jax.tree.leaves_with_path(intermediates)
+    named = ((jax.tree_util.keystr(path, simple=True, separator="/"), value) for path, value in found)
+    return {name.removesuffix(end): value for name, value in named if name.endswith(end)}
 
 
 def refine(points, centers, alpha, beta, similarity: str = "cosine", rounds: int = 3):
@@ -206,6 +226,7 @@ class ClusterMixer(nn.Module):
             best = assign(points[:, :, :e], centers[:, :, :e], alpha, beta, self.similarity)[1]
             self.sow("intermediates", "assignment", best.reshape(b, e, h, w))
         how = self.similarity, self.assignment, self.normalization
+        how = (*how, grid(h, w, side)) if self.assignment == "grid" else how
         x = cluster(points[:, :, :e], points[:, :, e:], centers[:, :, :e], centers[:, :, e:], alpha, beta, *how)
         return Dense(c, dtype=self.dtype, name="proj")(x.reshape(b, h, w, e * d))
 

@@ -9,6 +9,7 @@ import numpy as np
 from clic_jax import metrics
 from clic_jax.config import ModelConfig
 from clic_jax.files import images
+from clic_jax.model import clustering
 from clic_jax.model.clic import CLIC
 
 STRIDE = 64  # of z: what photographs are padded to
@@ -16,17 +17,37 @@ STRIDE = 64  # of z: what photographs are padded to
 
 @functools.partial(jax.jit, static_argnums=0)
 def code(config: ModelConfig, params, x, lmbda):
-    """(x_hat uint8 [B, H, W, 3], bits [B]) of x uint8 [B, H, W, 3] with H and W multiples of 64; lmbda [B]."""
-    out = CLIC(config).apply({"params": params}, x.astype(jnp.float32) / 255, lmbda)
+    """(x_hat uint8 [B, H, W, 3], bits [B], `clustering.assignments`) of x uint8 [B, H, W, 3]; lmbda [B].
+
+    H and W are multiples of 64.
+    """
+    x = x.astype(jnp.float32) / 255
+    out, state = CLIC(config).apply({"params": params}, x, lmbda, mutable=["intermediates"])
     x_hat = jnp.round(jnp.clip(out.x_hat, 0, 1) * 255).astype(jnp.uint8)
-    return x_hat, out.bits_y + out.bits_z
+    return x_hat, out.bits_y + out.bits_z, clustering.assignments(state.get("intermediates", {}))
 
 
 def reconstruct(config: ModelConfig, params, x, lmbda: float):
     """Codes one photograph x uint8 [H, W, 3] of any size: (x_hat uint8 [H, W, 3], estimated bits)."""
     h, w = x.shape[:2]
-    x_hat, spent = code(config, params, images.pad_to_multiple(x, STRIDE)[None], jnp.full((1,), lmbda))
+    x_hat, spent, _ = code(config, params, images.pad_to_multiple(x, STRIDE)[None], jnp.full((1,), lmbda))
     return np.asarray(x_hat[0, :h, :w]), float(spent[0])
+
+
+def assignments(config: ModelConfig, params, x, lmbda: float) -> dict[str, np.ndarray]:
+    """The centre that each position of a photograph x uint8 [H, W, 3] is most like, `within` it, by block."""
+    padded = images.pad_to_multiple(x, STRIDE)
+    found = code(config, params, padded[None], jnp.full((1,), lmbda))[2]
+    return within(x, {name: value[0] for name, value in found.items()})
+
+
+def within(x, maps: dict) -> dict[str, np.ndarray]:
+    """Maps [E, h, w] over the padded x [H, W, 3] without the positions that lie in the padding alone."""
+    found = {}
+    for name, value in maps.items():
+        stride = -(-x.shape[0] // STRIDE) * STRIDE // value.shape[1]
+        found[name] = np.asarray(value)[:, : -(-x.shape[0] // stride), : -(-x.shape[1] // stride)]
+    return found
 
 
 def evaluate(config: ModelConfig, params, photographs, lmbdas=None, metric: str = "mse") -> list[dict]:

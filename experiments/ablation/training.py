@@ -49,6 +49,11 @@ class Photographs:
 
 def settle(cfg: Config, photographs: Photographs, minutes: float) -> int:
     """The steps that the full model makes in so many minutes, by some steps of it."""
+    return max(int(60 * minutes / seconds_a_step(cfg, photographs)[0]), 1)
+
+
+def seconds_a_step(cfg: Config, photographs: Photographs) -> tuple[float, float]:
+    """(seconds of a step of this config here, by some steps of it, seconds that it compiled for)."""
     cfg = of_length(cfg, 1000)
     source, _ = photographs.feed(cfg)
     state = train.first_state(cfg, source.crops, None, photographs.mesh)
@@ -59,8 +64,7 @@ def settle(cfg: Config, photographs: Photographs, minutes: float) -> int:
     for _ in range(TIMED):
         state, told = source.step(state, next(batches))
     jax.block_until_ready(told)
-    seconds = (time.monotonic() - begin) / TIMED / source.steps_per_call
-    return max(int(60 * minutes / seconds), 1)
+    return (time.monotonic() - begin) / TIMED / source.steps_per_call, source.compile_seconds
 
 
 def compile_all(study: Study, photographs: Photographs, runs: list[Run], asked: list) -> dict[str, tuple]:

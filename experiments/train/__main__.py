@@ -123,7 +123,7 @@ def chosen_average(state: steps.TrainState, measured: dict | None, manager, sinc
         return jax.device_get(state.ema), {"step": last} | (measured or {})
     gain = 1 - math.exp(manager.loss(best) - measured["loss"])
     log.message(f"publishing step {best}, whose held-out loss is {gain:.2%} lower than that of step {last}")
-    return published.load_published(out / str(best))[1], {"step": best, "loss": manager.loss(best)}
+    return published.load_published(out / str(best))[1], {"step": best} | manager.measured(best)
 
 
 def main(argv=None) -> int:

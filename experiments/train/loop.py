@@ -15,11 +15,14 @@ from clic_jax.config import Config
 from clic_jax.errors import UserError
 from clic_jax.training import evaluation
 from clic_jax.training.steps import TrainState
+from experiments.clusters import health
 from experiments.train import processes
 from experiments.train.deadline import Deadline
 from experiments.train.feed import Feed
 from experiments.train.profile import Profile
 from experiments.train.run_log import RunLog
+
+HEALTH_PHOTOGRAPHS = 8  # held-out ones whose clusters an evaluation looks at: of one size, no program more
 
 
 class NotFinite(UserError):
@@ -122,9 +125,9 @@ def evaluated_lmbdas(cfg: Config) -> tuple[float, ...]:
 
 
 def evaluate(cfg: Config, state: TrainState, photographs: list, log: RunLog, step: int) -> dict | None:
-    """Held-out rate and distortion of the averaged parameters, into the log; {"loss": mean over lmbda} or None.
+    """Held-out rate, distortion and cluster health of the averaged parameters, into the log.
 
-    The loss, by which the best checkpoint is chosen, has the distortion that the model is trained for.
+    Returns: {"loss": `held_out_loss`, by which the best checkpoint is chosen, and `health.summary`}, or None.
     """
     if not photographs:
         return None
@@ -132,7 +135,8 @@ def evaluate(cfg: Config, state: TrainState, photographs: list, log: RunLog, ste
     params = jax.tree.map(lambda x: x.addressable_data(0), state.ema)
     rows = evaluation.evaluate(cfg.model, params, photographs, lmbdas, metric)
     found = {f"valid_{key}_{row['lmbda']:g}": value for row in rows for key, value in row.items() if key != "lmbda"}
-    log.row(step, **found, **log.machine())
+    clusters = health.summary(health.measure(cfg.model, params, photographs[:HEALTH_PHOTOGRAPHS]))
+    log.row(step, **found, **{f"valid_{name}": value for name, value in clusters.items()}, **log.machine())
     middle = lmbdas[len(lmbdas) // 2]
     picture, _ = evaluation.reconstruct(cfg.model, params, photographs[0], middle)
     log.picture(step, f"held_out/lmbda_{middle:g}", picture)
@@ -140,7 +144,15 @@ def evaluate(cfg: Config, state: TrainState, photographs: list, log: RunLog, ste
     if metric == "ms-ssim":
         told = (f"{row['bpp']:.3f} bpp {metrics.ms_ssim_db(row['ms_ssim']):.2f} dB MS-SSIM" for row in rows)
     log.message(f"step {step}, held out: " + "; ".join(told))
-    return {"loss": float(np.mean([np.log(row["loss"]) for row in rows]))}
+    return {"loss": held_out_loss(rows)} | clusters
+
+
+def held_out_loss(rows: list[dict]) -> float:
+    """Mean over lmbda of the log of the loss, which has the distortion that the model is trained for.
+
+    Args: rows: of `evaluation.evaluate` at `evaluated_lmbdas`.
+    """
+    return float(np.mean([np.log(row["loss"]) for row in rows]))
 
 
 def averages(history: list, last_step: int, per_call: int) -> dict:

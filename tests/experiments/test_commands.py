@@ -18,9 +18,11 @@ from tests.experiments.test_recipes import table
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py"))
 OTHERS = (
     "benchmark/__main__.py",
+    "clusters/__main__.py",
     "plot_rd.py",
     "rd_eval/__main__.py",
     "report/__main__.py",
+    "tune/__main__.py",
     "visualize.py",
     "web/__main__.py",
 )

@@ -173,6 +173,7 @@ def test_command_line(published_micro, tmp_path):
     out = tmp_path / "figures"
     status, told, err = run(tmp_path / "photo.png", "--model", published_micro, "--out", out, cwd=ROOT)
     assert status == 0, err
+    assert "g_a/stage1: entropy 0." in told and "g_s/stage1: entropy 0." in told and "largest cluster" in told
     names = {"clusters_g_a_stage1", "clusters_g_s_stage1", "bits", "pqf", "receptive_field"}
     assert {path.name for path in out.iterdir()} == {f"{name}.png" for name in names}
     for path in out.iterdir():

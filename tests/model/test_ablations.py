@@ -35,6 +35,8 @@ BLOCKS = [
     dict(center_offset="iterative"),
     dict(similarity="euclidean"),
     dict(assignment="soft"),
+    dict(assignment="one"),
+    dict(assignment="grid"),
     dict(normalization="similarity"),
 ]
 X = np.random.default_rng(0).normal(size=(2, 8, 12, 16)).astype(np.float32)

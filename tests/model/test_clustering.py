@@ -24,6 +24,7 @@ def naive_cluster(
     similarity="cosine",
     assignment="hard",
     normalization="points",
+    places=None,
 ):
     """The definition, one batch item, head, centre and point at a time, in float64."""
     b, n, e, d = features.shape
@@ -32,15 +33,19 @@ def naive_cluster(
     for i in range(b):
         for h in range(e):
             shares, kept = np.zeros((m, n)), np.zeros((m, n))
-            for p in range(n):
-                sims = [
+            sims = [
+                [
                     1 / (1 + np.exp(-(beta + alpha * likeness(centers[i, k, h], features[i, p, h], similarity))))
                     for k in range(m)
                 ]
+                for p in range(n)
+            ]
+            best = [row.index(max(row)) for row in sims]  # the first of equals
+            chosen = {"hard": best, "one": [max(range(m), key=best.count)] * n, "grid": places}.get(assignment)
+            for p in range(n):
                 for k in range(m):
-                    best = sims.index(max(sims))  # the first of equals
-                    shares[k, p] = float(k == best) if assignment == "hard" else sims[k] / sum(sims)
-                    kept[k, p] = sims[k] * shares[k, p]
+                    shares[k, p] = float(k == chosen[p]) if chosen is not None else sims[p][k] / sum(sims[p])
+                    kept[k, p] = sims[p][k] * shares[k, p]
             for k in range(m):
                 total = center_values[i, k, h] + sum(kept[k, p] * values[i, p, h] for p in range(n))
                 divisor = 1 + sum(shares[k] if normalization == "points" else kept[k])
@@ -111,6 +116,23 @@ def test_similarities_of_one_are_points():
     arrays = problem(2, 1, 33, 4, 2, 3)
     points, similarity = (run(arrays, 0.0, 40.0, normalization=name) for name in ("points", "similarity"))
     np.testing.assert_allclose(points, similarity, atol=1e-6)
+
+
+@pytest.mark.parametrize("assignment", ["one", "grid"])
+def test_assignments_without_regard_to_likeness(assignment):
+    """All points of a head in its largest cluster, or each where it is told to be."""
+    arrays, places = problem(1, 2, 16, 4, 3, 8), np.random.default_rng(0).integers(0, 4, 16)
+    how = dict(assignment=assignment, places=places)
+    expected = naive_cluster(*arrays, 1.5, -0.3, **how)
+    np.testing.assert_allclose(run(arrays, 1.5, -0.3, **how), expected, atol=2e-6, rtol=1e-5)
+    assert np.abs(run(arrays, 1.5, -0.3) - expected).max() > 1e-2
+
+
+def test_grid():
+    """Each position in the part of the map that it lies in, in reading order; parts may differ by one."""
+    np.testing.assert_array_equal(clustering.grid(4, 4, 2).reshape(4, 4), np.kron([[0, 1], [2, 3]], np.ones((2, 2))))
+    places = np.asarray(clustering.grid(8, 4, 3)).reshape(8, 4)
+    assert places[0].tolist() == [0, 0, 1, 2] and (places[:, 0] // 3).tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("how", ABLATED, ids=str)

@@ -69,6 +69,9 @@ def test_every_row_says_seconds_rate_and_memory(run):
         assert row["pixels_per_second"] > 0 and row["seconds"] > before["seconds"]
     evaluations = [row for row in rows(out) if "valid_loss_0.0018" in row]
     assert [row["step"] for row in evaluations] == [4, 8, 9] and "pixels_per_second" not in evaluations[0]
+    for row in evaluations:  # how its clusters are used, a stage each
+        assert 0 <= row["valid_clusters_entropy_g_a_stage1"] <= 1 and row["valid_clusters_pictures"] == 2
+        assert 0.25 <= row["valid_clusters_largest_g_s_stage1"] <= 1 >= row["valid_clusters_dead_g_s_stage1"]
 
 
 def test_the_best_held_out_average_is_published(run):
