@@ -278,14 +278,14 @@ def test_int8(exported, tmp_path, monkeypatch):
     folder = Path(shutil.copytree(exported, tmp_path / "micro"))
     with pytest.raises(runtimes.NoRuntime, match="has no transforms in int8: `python -m experiments.int8`"):
         api.open_model(folder, runtime="int8")
-    monkeypatch.setattr(int8, "CROPS", 4)
-    monkeypatch.setattr(int8, "SIDE", 64)
+    for setting, value in (("CROPS", 4), ("SIDE", 64)):
+        monkeypatch.setattr(int8, setting, value)
     assert int8.main([str(folder)]) == 0
     for name in ("g_a", "g_s"):
         graph = onnx.load(folder / "light" / f"{name}.int8.onnx").graph
-        kernels = [x for tensor in graph.initializer if (x := numpy_helper.to_array(tensor)).dtype == np.int8]
-        assert sum(x.size for x in kernels) > 200
-        assert 60 < max(abs(x.astype(int)).max() for x in kernels) <= 64  # 2 x 255 x 64 is below 2^15: no saturation
+        arrays = map(numpy_helper.to_array, graph.initializer)
+        weights = np.concatenate([x.ravel() for x in arrays if x.dtype == np.int8]).astype(int)
+        assert weights.size > 200 and 60 < abs(weights).max() <= 64  # 2 x 255 x 64 < 2^15: nothing saturates
     codecs = {name: api.open_model(folder, runtime=name) for name in ("onnx", "int8")}
     x, quality = photograph(100, 150), Quality(5000)
     for writer in codecs.values():
@@ -295,7 +295,6 @@ def test_int8(exported, tmp_path, monkeypatch):
             latents = reader.read(coded.stream, coded.pqf_bytes is not None, coded.check, 100, 150, quality)
             shown.append(reader.show(latents, 100, 150).astype(float))
         assert 0 < np.square(shown[0] - shown[1]).mean() < int8.TOGETHER * x.astype(float).var()
-    path = folder / "light" / "g_s.int8.onnx"
-    path.write_bytes(path.read_bytes()[:-1])
+    os.truncate(folder / "light" / "g_s.int8.onnx", 1000)
     with pytest.raises(CheckpointError, match="g_s.int8.onnx is not what was exported"):
         programs.load(folder, int8=True)
