@@ -154,7 +154,7 @@ def train(args, begin: float) -> int:
         shapes = steps.state_shapes(cfg, mesh)
         if jax.process_index() == 0:
             print(f"{cfg.name}: compiling the training step, minutes for a large model", file=sys.stderr, flush=True)
-        source = feed.open_feed(cfg, run.data, args.workers, mesh, shapes, args.anneal)
+        source = feed.open_feed(cfg, run.data, args.workers, mesh, shapes)
         resumed = args.resume and manager.latest_step() is not None
         state = manager.restore_newest(shapes) if resumed else first_state(cfg, source.crops, args.init, mesh)
         runtime.release_memory(programs=True)  # those that drew the parameters, above all

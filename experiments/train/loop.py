@@ -78,7 +78,7 @@ def train(
     while step < stop:
         if told := profile.step(feed.steps_per_call):
             log.message(told)
-        state, told_of_step = feed.step(state, next(batches))
+        state, told_of_step = feed.step(state, *next(batches))
         step += feed.steps_per_call
         if history:
             jax.block_until_ready(history[-1])  # keeps at most two calls in flight
