@@ -67,6 +67,15 @@ def _remove_damaged(folder: Path):
         os.unlink(entry.path)
 
 
+def doubles():
+    """A context in which JAX has float64."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax import experimental  # where jax 0.7 has it, and 0.10 no more
+
+    return experimental.enable_x64()
+
+
 class NoDevice(UserError):
     """JAX has none of the devices that its environment asks for."""
 

@@ -19,14 +19,15 @@ from tests.training.test_steps import LEARNER
 def test_training_step():
     """Compiled ahead of time, it compiles no more, and forgetting other programs leaves it as it is."""
     mesh = steps.make_mesh(jax.devices()[:1])
-    shapes = steps.state_shapes(LEARNER, mesh), steps.batch_shape(LEARNER, mesh)
+    sweep = steps.replicate(mesh, steps.Sweep.of(LEARNER))
+    shapes = steps.state_shapes(LEARNER, mesh), steps.batch_shape(LEARNER, mesh), sweep
     step = steps.compile_step(steps.make_streamed_step(LEARNER, mesh), *shapes)
     state = steps.replicate(mesh, steps.new_state(LEARNER, clic.init_params(LEARNER.model)))
     runtime.release_memory(programs=True)
     for seed in range(3):
         crops = np.random.default_rng(seed).integers(0, 256, (8, 64, 64, 3)).astype(np.uint8)
         with device.compilations() as found:
-            state, _ = step(state, steps.shard_batch(mesh, crops))
+            state, _ = step(state, steps.shard_batch(mesh, crops), sweep)
         assert not found.count
     assert int(state.step) == 3
 

@@ -35,11 +35,11 @@ def training():
         if device not in compiled:
             mesh = steps.make_mesh([device])
             compiled[device] = mesh, steps.make_streamed_step(MICRO, mesh)
-        (mesh, step), losses = compiled[device], []
+        (mesh, step), losses, sweep = compiled[device], [], steps.Sweep.of(MICRO)
         state = steps.replicate(mesh, jax.tree.map(jnp.array, state))
         for i in range(first, last):
             crops = np.stack([photograph(64, 64, 8 * i + j) for j in range(MICRO.train.batch)])
-            state, found = step(state, steps.shard_batch(mesh, crops))
+            state, found = step(state, steps.shard_batch(mesh, crops), sweep)
             losses.append(float(found["loss"]))
         return jax.device_get(state), losses
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clic_jax import metrics
+from clic_jax import metrics, runtime
 from clic_jax.errors import UserError
 
 ms_ssim = jax.jit(metrics.ms_ssim)
@@ -61,7 +61,7 @@ def test_ms_ssim_jax(golden):
 def test_ms_ssim_jax_of_bytes_and_doubles():
     x, x_hat, expected = GOLDEN["odd"]
     assert ms_ssim(jnp.asarray(x), jnp.asarray(x_hat)) == pytest.approx(expected, abs=1e-4)
-    with jax.enable_x64(True):
+    with runtime.doubles():
         assert ms_ssim(jnp.asarray(x / 255), jnp.asarray(x_hat / 255)) == pytest.approx(expected, abs=1e-6)
 
 

@@ -126,6 +126,13 @@ def write(name: str, data: bytes, parents: bool = False):
         files.pipe_file(path, data)
 
 
+@contextlib.contextmanager
+def opened(address: str):
+    """(fsspec's file system, path in it) of an address; whatever it raises inside is PlaceError or OSError."""
+    with _one_line(address):
+        yield _file_system(address)
+
+
 def _file_system(address: str):
     """(fsspec's file system, path in it) of an address. Raises: PlaceError."""
     try:

@@ -162,6 +162,8 @@ def samples_of(image: Image.Image) -> Samples:
     key = image.info.get("transparency")
     if isinstance(key, int) and image.mode == "L":
         key *= {"L;2": 85, "L;4": 17}.get(raw.strip("['(,)]"), 1)  # the samples are spread to 8 bits, the key is not
+    if isinstance(key, int) and image.mode == "1":
+        key = 255 * bool(key)  # Pillow 11 says 1 where 12 says 255, as its samples are
     if ";16" in raw and not isinstance(key, int):
         key = None  # a colour of 16 bits, of which Pillow keeps the high bytes
     return Samples(bits, deep and tags.get(ExifTags.Base.PhotometricInterpretation) == 0, key)

@@ -68,17 +68,20 @@ class CLIC(nn.Module):
                 inverse = functools.partial(_filled, jnp.float32(-start))
                 self.log_inverse = self.param("log_inverse_gain", inverse, shape)
 
-    def __call__(self, x, lmbda=None, *, key=None) -> Output:
+    def __call__(self, x, lmbda=None, lmbdas=None, *, key=None) -> Output:
         """Codes x.
 
         Args:
           x: [B, H, W, 3] float32 in [0, 1].
-          lmbda: [B] rate-distortion trade-off of each sample, within `config.lmbdas`; ignored by a fixed-rate model.
+          lmbda: [B] rate-distortion trade-off of each sample, within `lmbdas`; ignored by a fixed-rate model.
+          lmbdas: [K] anchors of the gains, instead of the values of `config.lmbdas`.
           key: with it, rates learn from values with uniform noise (training); with `rdoq` as well, those of y are
             counted on the rounded values, from which the scales learn. Without it, all rates are of rounded values.
         """
         c = self.config
-        y, log_inverse, log_gain = self.analyse(x, lmbda)  # [B, H/16, W/16, M], as h x w below; gains [B, 1, 1, M]
+        y, log_inverse, log_gain = self.analyse(
+            x, lmbda, lmbdas
+        )  # [B, H/16, W/16, M], as h x w below; gains [B, 1, 1, M]
         z = self.h_a(y)  # [B, h/4, w/4, N]
         z_hat, logits = self.prior(z)
         y_key, z_key = jax.random.split(key) if key is not None else (None, None)
@@ -126,17 +129,17 @@ class CLIC(nn.Module):
         )
         return Output(x_hat, sum(spent), bits(z_likelihood).sum((1, 2, 3)), pqf_residual, tensors)
 
-    def analyse(self, x, lmbda=None):
+    def analyse(self, x, lmbda=None, lmbdas=None):
         """x -> (y in quantisation steps, log inverse gain, log gain); gains [B, 1, 1, M], 0 for a fixed-rate model."""
-        log_gain, log_inverse = self.gains(lmbda)
+        log_gain, log_inverse = self.gains(lmbda, lmbdas)
         return self.g_a(x) * jnp.exp(log_gain), log_inverse, log_gain
 
     def hyper_analyse(self, y):
         """y in quantisation steps -> z."""
         return self.h_a(y)
 
-    def gains(self, lmbda):
-        """(log gain, log inverse gain) [B, 1, 1, M] for lmbda [B], linear in log lmbda between the anchors.
+    def gains(self, lmbda, lmbdas=None):
+        """(log gain, log inverse gain) [B, 1, 1, M] for lmbda [B], linear in log lmbda between the anchors `lmbdas`.
 
         Source: per-channel gain vectors, Cui et al. 2021 (asymmetric gained deep image compression). Scalar gains: the
         quantiser's step alone changes, Tong et al. 2023 (QVRF). Deviates: h_a and the context networks see y in steps,
@@ -144,7 +147,7 @@ class CLIC(nn.Module):
         """
         if not self.config.variable_rate:
             return 0.0, 0.0
-        anchors = jnp.log(jnp.float32(self.config.lmbdas))
+        anchors = jnp.log(jnp.float32(self.config.lmbdas if lmbdas is None else lmbdas))
         where = jnp.interp(jnp.log(lmbda), anchors, jnp.arange(len(anchors), dtype=jnp.float32))
         weights = jnp.maximum(
             0.0, 1 - jnp.abs(where[:, None] - jnp.arange(len(anchors)))

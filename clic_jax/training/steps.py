@@ -2,6 +2,7 @@
 
 Data parallelism is sharding: the batch is split over the mesh, the state is on every device, and XLA sums the
 gradients. All randomness is a function of (seed, step), so that a resumed run repeats an uninterrupted one bit for bit.
+The numbers that runs of one model differ in are arguments of the compiled step (`Sweep`): it serves all of these runs.
 """
 
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from clic_jax import runtime
-from clic_jax.config import Config, ConfigError, ModelConfig, TrainConfig
+from clic_jax.config import Config, ConfigError, TrainConfig
 from clic_jax.model.clic import CLIC, init_params
 from clic_jax.training.data import random_crops
 from clic_jax.training.losses import rate_distortion
@@ -32,27 +33,51 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def learning_rate(t: TrainConfig):
-    """The schedule: linear warm-up, then a cosine, or a plateau with a linear fall over the last `cooldown`."""
-    warm = min(t.warmup, t.steps)
-    rise = optax.linear_schedule(t.learning_rate / max(warm, 1), t.learning_rate, warm)
+class Sweep(NamedTuple):
+    """The numbers of a run that a compiled step is given, instead of those of the config that it was compiled for.
+
+    Whatever they are, the program is the same; everything else in a config is part of it.
+    """
+
+    seed: Any  # uint32, train.seed
+    learning_rate: Any  # float32, train.learning_rate: the peak
+    lmbdas: Any  # float32 [K], model.lmbdas; as many as the program has
+
+    @classmethod
+    def of(cls, config: Config) -> "Sweep":
+        """Those of a config, on the host."""
+        t = config.train  # a seed beyond 32 bits is cut to them, as jax.random.key does
+        return cls(np.uint32(t.seed % 2**32), np.float32(t.learning_rate), np.float32(config.model.lmbdas))
+
+
+def learning_rate(t: TrainConfig, peak=None):
+    """The schedule, a function of the step: linear warm-up, then a cosine, or a plateau and a linear fall at the end.
+
+    peak: instead of `train.learning_rate`, a scalar.
+    """
+    peak, warm = t.learning_rate if peak is None else peak, min(t.warmup, t.steps)
+    rise = optax.linear_schedule(1 / max(warm, 1), 1.0, warm)
     if t.schedule == "cosine":
-        rest = optax.cosine_decay_schedule(t.learning_rate, max(t.steps - warm, 1), t.final_rate)
-        return optax.join_schedules([rise, rest], [warm])
-    fall = max(int(t.steps * t.cooldown), 1)
-    plateau = optax.constant_schedule(t.learning_rate)
-    descent = optax.linear_schedule(t.learning_rate, t.learning_rate * t.final_rate, fall)
-    return optax.join_schedules([rise, plateau, descent], [warm, max(t.steps - fall, warm)])
+        rest = optax.cosine_decay_schedule(1.0, max(t.steps - warm, 1), t.final_rate)
+        share = optax.join_schedules([rise, rest], [warm])
+    else:
+        fall = max(int(t.steps * t.cooldown), 1)
+        parts = [rise, optax.constant_schedule(1.0), optax.linear_schedule(1.0, t.final_rate, fall)]
+        share = optax.join_schedules(parts, [warm, max(t.steps - fall, warm)])
+    return lambda step: peak * share(step)
 
 
 OPTIMIZERS = {"adam": optax.adam, "soap": soap, "muon": optax.contrib.muon}  # functions of the learning rate
 
 
-def make_optimizer(t: TrainConfig) -> optax.GradientTransformation:
-    """Gradient clipping by global norm, then the optimiser. Raises: ConfigError for an unknown name."""
+def make_optimizer(t: TrainConfig, peak=None) -> optax.GradientTransformation:
+    """Gradient clipping by global norm, then the optimiser; peak as for `learning_rate`.
+
+    Raises: ConfigError for an unknown name.
+    """
     if t.optimizer not in OPTIMIZERS:
         raise ConfigError(f"train.optimizer must be one of {', '.join(OPTIMIZERS)}, not {t.optimizer!r}")
-    return optax.chain(optax.clip_by_global_norm(t.grad_clip), OPTIMIZERS[t.optimizer](learning_rate(t)))
+    return optax.chain(optax.clip_by_global_norm(t.grad_clip), OPTIMIZERS[t.optimizer](learning_rate(t, peak)))
 
 
 def new_state(config: Config, params) -> TrainState:
@@ -61,20 +86,24 @@ def new_state(config: Config, params) -> TrainState:
     return TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), make_optimizer(config.train).init(params))
 
 
-def draw_lmbda(model: ModelConfig, key, batch: int):
-    """lmbda of each sample [B]: log-uniform over the model's range, one draw from each of B equal parts of it."""
-    if not model.variable_rate:
-        return jnp.full((batch,), model.lmbdas[0])
-    low, high = np.log(model.lmbdas[0]), np.log(model.lmbdas[-1])
+def draw_lmbda(lmbdas, key, batch: int):
+    """lmbda of each sample [B]: log-uniform over the range of `lmbdas` [K], one draw from each of B equal parts."""
+    if len(lmbdas) == 1:
+        return jnp.full((batch,), lmbdas[0])
+    low, high = jnp.log(lmbdas[0]), jnp.log(lmbdas[-1])
     return jnp.exp(low + (high - low) * (jnp.arange(batch) + jax.random.uniform(key, (batch,))) / batch)
 
 
-def loss_and_metrics(params, config: Config, x, lmbda, key):
-    """Mean training loss over the batch, and the mean of each quantity worth logging. x: [B, S, S, 3] in [0, 1]."""
+def loss_and_metrics(params, config: Config, x, lmbda, key, lmbdas=None):
+    """Mean training loss over the batch, and the mean of each quantity worth logging.
+
+    x: [B, S, S, 3] in [0, 1]. lmbda: [B]. lmbdas: [K], instead of `model.lmbdas`.
+    """
+    lmbdas = jnp.float32(config.model.lmbdas) if lmbdas is None else lmbdas
     dtype = None if config.train.dtype == "float32" else config.train.dtype
-    output = CLIC(config.model, dtype, config.train.remat).apply({"params": params}, x, lmbda, key=key)
+    output = CLIC(config.model, dtype, config.train.remat).apply({"params": params}, x, lmbda, lmbdas, key=key)
     losses, parts = rate_distortion(output, x, lmbda, config.train.metric)
-    middle = np.sqrt(config.model.lmbdas[0] * config.model.lmbdas[-1])
+    middle = jnp.sqrt(lmbdas[0] * lmbdas[-1])
     loss = jnp.mean(losses * (lmbda / middle) ** -config.train.lmbda_power)
     metrics = jax.tree.map(jnp.mean, parts | {"pqf_residual": output.pqf_residual}) | {"loss": loss}
     if config.model.pqf == "auxiliary":
@@ -82,12 +111,13 @@ def loss_and_metrics(params, config: Config, x, lmbda, key):
     return loss, metrics
 
 
-def metrics_and_gradients(params, config: Config, x, lmbda, key):
+def metrics_and_gradients(params, config: Config, x, lmbda, key, lmbdas=None):
     """(metrics, gradients) of `loss_and_metrics`, averaged over `train.accumulate` parts of the batch in turn."""
     n = config.train.accumulate
 
     def of(x, lmbda, key):
-        (_, metrics), grads = jax.value_and_grad(loss_and_metrics, has_aux=True)(params, config, x, lmbda, key)
+        found = jax.value_and_grad(loss_and_metrics, has_aux=True)(params, config, x, lmbda, key, lmbdas)
+        (_, metrics), grads = found
         return metrics, grads
 
     if n == 1:
@@ -102,31 +132,27 @@ def metrics_and_gradients(params, config: Config, x, lmbda, key):
     return jax.lax.scan(add, start, (*parts, jax.random.split(key, n)))[0]
 
 
-def train_step(config: Config, state: TrainState, crops, seed=None, share=None) -> tuple[TrainState, dict]:
+def train_step(config: Config, state: TrainState, crops, sweep: Sweep | None = None) -> tuple[TrainState, dict]:
     """One optimiser step.
 
     Args:
       state: the state so far; its step number is the only source of randomness besides the seed.
       crops: uint8 [B, S, S, 3].
-      seed: int32, instead of `train.seed`.
-      share: of the schedule's learning rate, a scalar; None: all of it.
+      sweep: numbers instead of the config's.
     Returns: (state, metrics): loss, bpp, bpp_z, mse, psnr, pqf_residual, grad_norm, learning_rate; scalars.
     """
-    t = config.train
-    noise_key, lmbda_key = jax.random.split(_step_key(t.seed if seed is None else seed, state.step, 1))
-    lmbda = draw_lmbda(config.model, lmbda_key, crops.shape[0])
+    t, (seed, peak, lmbdas) = config.train, Sweep.of(config) if sweep is None else sweep
+    noise_key, lmbda_key = jax.random.split(_step_key(seed, state.step, 1))
+    lmbda = draw_lmbda(lmbdas, lmbda_key, crops.shape[0])
     x = crops.astype(jnp.float32) / 255
-    metrics, grads = metrics_and_gradients(state.params, config, x, lmbda, noise_key)
+    metrics, grads = metrics_and_gradients(state.params, config, x, lmbda, noise_key, lmbdas)
     with jax.default_matmul_precision("highest"):  # of bases and orthogonalisations, which must not drift
-        updates, opt_state = make_optimizer(t).update(grads, state.opt_state, state.params)
-    rate = learning_rate(t)(state.step)
-    if share is not None:  # the updates of every optimiser are in proportion to its rate
-        updates, rate = jax.tree.map(lambda update: share * update, updates), share * rate
+        updates, opt_state = make_optimizer(t, peak).update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     # an average of few steps must not remember the start
     decay = jnp.minimum(t.ema, (1 + state.step) / (10 + state.step))
     ema = jax.tree.map(lambda average, new: average + (1 - decay) * (new - average), state.ema, params)
-    metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": rate}
+    metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": learning_rate(t, peak)(state.step)}
     return TrainState(state.step + 1, params, ema, opt_state), metrics
 
 
@@ -183,44 +209,35 @@ def check_batch(config: Config, mesh) -> None:
         )
 
 
-def make_streamed_step(config: Config, mesh, annealed: bool = False):
-    """(state, crops) -> (state, metrics), compiled; crops come from the host, split over the mesh.
+def make_streamed_step(config: Config, mesh):
+    """(state, crops, Sweep) -> (state, metrics), compiled; crops come from the host, split over the mesh."""
+    rep, batch = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
 
-    annealed: crops are (crops, share), the latter as for `train_step`.
+    def step(state, crops, sweep):
+        return train_step(config, state, crops, sweep)
+
+    return jax.jit(step, in_shardings=(rep, batch, rep), out_shardings=(rep, rep), donate_argnums=0)
+
+
+def make_cached_steps(config: Config, mesh):
+    """(state, photos, Sweep) -> (state, mean metrics), compiled: `steps_per_call` steps on crops of photographs.
+
+    The photographs live in the memory of every device, so that no input pipeline feeds an accelerator.
     """
     rep, batch = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
 
-    def step(state, given):
-        crops, share = given if annealed else (given, None)
-        return train_step(config, state, crops, share=share)
+    def one(state, photos, sweep):
+        key = _step_key(sweep.seed, state.step, 0)
+        crops = random_crops(photos, key, batch=config.train.batch, size=config.train.crop)
+        return train_step(config, state, jax.lax.with_sharding_constraint(crops, batch), sweep)
 
-    into = (batch, rep) if annealed else batch
-    return jax.jit(step, in_shardings=(rep, into), out_shardings=(rep, rep), donate_argnums=0)
-
-
-def make_cached_steps(config: Config, mesh, seeded: bool = False, annealed: bool = False):
-    """(state, photos) -> (state, mean metrics), compiled: `steps_per_call` steps on crops of photographs in memory.
-
-    The photographs live on every device, so that no input pipeline feeds an accelerator. With `seeded` the second
-    argument is (photos, seed int32), so that one program serves runs of several seeds; with `annealed` it is (photos,
-    share), the latter as for `train_step`.
-    """
-    rep, batch = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
-    names = [name for name, wanted in (("seed", seeded), ("share", annealed)) if wanted]
-
-    def one(state, photos, seed=config.train.seed, share=None):
-        crops = random_crops(photos, _step_key(seed, state.step, 0), batch=config.train.batch, size=config.train.crop)
-        return train_step(config, state, jax.lax.with_sharding_constraint(crops, batch), seed, share)
-
-    def many(state, given):
-        photos, *more = given if names else (given,)
-        more = dict(zip(names, more))
+    def many(state, photos, sweep):
         if config.train.steps_per_call == 1:
-            return one(state, photos, **more)
-        state, history = jax.lax.scan(lambda s, _: one(s, photos, **more), state, length=config.train.steps_per_call)
+            return one(state, photos, sweep)
+        state, history = jax.lax.scan(lambda s, _: one(s, photos, sweep), state, length=config.train.steps_per_call)
         return state, jax.tree.map(jnp.mean, history)
 
-    return jax.jit(many, in_shardings=(rep, rep), out_shardings=(rep, rep), donate_argnums=0)
+    return jax.jit(many, in_shardings=(rep, rep, rep), out_shardings=(rep, rep), donate_argnums=0)
 
 
 def _step_key(seed, step, purpose: int):

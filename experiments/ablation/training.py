@@ -44,7 +44,7 @@ class Photographs:
     def feed(self, cfg: Config) -> tuple[feed.Feed, steps.TrainState]:
         """The feed of a config, its step compiled, and the shapes of its state."""
         shapes = steps.state_shapes(cfg, self.mesh)
-        return feed.cached(cfg, self.photos, self.on_devices, self.mesh, shapes, True), shapes
+        return feed.cached(cfg, self.photos, self.on_devices, self.mesh, shapes), shapes
 
 
 def settle(cfg: Config, photographs: Photographs, minutes: float) -> int:
@@ -58,11 +58,11 @@ def seconds_a_step(cfg: Config, photographs: Photographs) -> tuple[float, float]
     source, _ = photographs.feed(cfg)
     state = train.first_state(cfg, source.crops, None, photographs.mesh)
     batches = source.batches(0)
-    state, told = source.step(state, next(batches))
+    state, told = source.step(state, *next(batches))
     jax.block_until_ready(told)
     begin = time.monotonic()
     for _ in range(TIMED):
-        state, told = source.step(state, next(batches))
+        state, told = source.step(state, *next(batches))
     jax.block_until_ready(told)
     return (time.monotonic() - begin) / TIMED / source.steps_per_call, source.compile_seconds
 

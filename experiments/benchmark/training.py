@@ -33,8 +33,8 @@ def compiling(config: Config, crops: np.ndarray, dtype: str) -> dict:
     """
     config, mesh, shapes, crops = _set_up(config, crops, dtype)
     macs = complexity.macs(functools.partial(steps.train_step, config), shapes, crops)
-    begin = time.perf_counter()
-    lowered = steps.make_streamed_step(config, mesh).lower(shapes, crops)
+    begin, sweep = time.perf_counter(), steps.replicate(mesh, steps.Sweep.of(config))
+    lowered = steps.make_streamed_step(config, mesh).lower(shapes, crops, sweep)
     middle = time.perf_counter()
     step = lowered.compile()
     return {
@@ -60,13 +60,14 @@ def running(config: Config, crops: np.ndarray, dtype: str, compiled: dict, most:
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
     if jax.default_backend() == "cpu" and compiled["temporary_mib"] > free:
         return result | {"skipped": f"needs {compiled['temporary_mib']:.0f} MiB, {free:.0f} MiB are free"}
-    step, metrics = steps.compile_step(steps.make_streamed_step(config, mesh), shapes, crops), {}
+    sweep, metrics = steps.replicate(mesh, steps.Sweep.of(config)), {}
+    step = steps.compile_step(steps.make_streamed_step(config, mesh), shapes, crops, sweep)
     state = steps.replicate(mesh, steps.new_state(config, init_params(config.model)))
     runtime.release_memory(programs=True)  # as `experiments.train` does
 
     def once():
         nonlocal state, metrics
-        state, metrics = jax.block_until_ready(step(state, crops))
+        state, metrics = jax.block_until_ready(step(state, crops, sweep))
 
     once()
     seconds = spread(repeat(once, most, limit))

@@ -118,8 +118,9 @@ def of_training(config: Config, mesh, side: int = 512) -> Program:
 
     sizes = (shape(jnp.int32, PHOTOS),) * 3
     photos = data.Photos(shape(jnp.uint8, PHOTOS * side * side * 3), *sizes, tuple(map(str, range(PHOTOS))))
+    sweep = jax.tree.map(lambda x: shape(x.dtype, *x.shape), steps.Sweep.of(config))
     name = f"{t.dtype}, {t.optimizer}, {t.steps_per_call} a call, {mesh.size} devices"
-    return Program(name, steps.make_cached_steps(config, mesh), (steps.state_shapes(config, mesh), photos))
+    return Program(name, steps.make_cached_steps(config, mesh), (steps.state_shapes(config, mesh), photos, sweep))
 
 
 def training_configs(config: Config, everything: bool) -> Iterator[tuple[Config, int]]:

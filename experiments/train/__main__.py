@@ -36,6 +36,7 @@ from clic_jax.training import data, growth, pca_start, steps
 from experiments import cli, device
 from experiments.train import feed, loop, options, processes, run_log
 from experiments.train.deadline import Deadline
+from experiments.train.mirror import Mirror
 from experiments.train.profile import Profile
 
 PCA_CROPS, PCA_CROP = 400, 64  # what the transform-codec start looks at
@@ -140,6 +141,9 @@ def main(argv=None) -> int:
 
 def train(args, begin: float) -> int:
     """The run of a command line that began at that time, to its published weights; returns the exit status."""
+    copy = args.mirror and Mirror(options.folder(args), args.mirror)
+    if copy:
+        copy.fetch(args.resume)
     run = options.settle(args)
     cfg, out = run.config, run.out
     mesh = steps.make_mesh()
@@ -156,7 +160,7 @@ def train(args, begin: float) -> int:
         shapes = steps.state_shapes(cfg, mesh)
         if jax.process_index() == 0:
             print(f"{cfg.name}: compiling the training step, minutes for a large model", file=sys.stderr, flush=True)
-        source = feed.open_feed(cfg, run.data, args.workers, mesh, shapes, args.anneal)
+        source = feed.open_feed(cfg, run.data, args.workers, mesh, shapes)
         resumed = args.resume and manager.latest_step() is not None
         state = manager.restore_newest(shapes) if resumed else first_state(cfg, source.crops, args.init, mesh)
         runtime.release_memory(programs=True)  # those that drew the parameters, above all
@@ -164,7 +168,11 @@ def train(args, begin: float) -> int:
         deadline = set_deadline(begin, args, cfg, source, photographs)
         peak = device.published_peak(mesh.devices.flat[0].device_kind, cfg.train.dtype)
         pixels_at_peak = peak and peak * mesh.size * cfg.train.batch * cfg.train.crop**2 / source.macs
-        with remains_told(out), run_log.RunLog(out, last, first, peak=pixels_at_peak) as log:
+        with (
+            remains_told(out),
+            copy or contextlib.nullcontext(),  # before the log, which is closed when it is copied
+            run_log.RunLog(out, last, first, peak=pixels_at_peak) as log,
+        ):
             size = sum(x.size for x in jax.tree.leaves(state.params))
             log.message(
                 f"{cfg.name}: {size / 1e6:.2f} M parameters, {mesh.size} x {mesh.devices.flat[0].device_kind}, "
@@ -176,7 +184,9 @@ def train(args, begin: float) -> int:
                 if args.anneal:
                     source = feed.annealed(source, lambda: deadline.share(log.pixels_per_second))
                 limits, profile = loop.Limits(last, deadline, asked), Profile(out, args.profile)
-                state, reason, measured = loop.train(cfg, limits, state, source, photographs, manager, log, profile)
+                state, reason, measured = loop.train(
+                    cfg, limits, state, source, photographs, manager, log, profile, copy
+                )
             step = int(state.step)
             if not measured and reason != "interrupted":
                 measured = loop.evaluate(cfg, state, photographs, log, step)
@@ -187,6 +197,8 @@ def train(args, begin: float) -> int:
             manager.wait()
             stopped = f"stopped at step {step}; continue with: {command(out)}"
             log.message(stopped if step < cfg.train.steps else f"finished at step {step}")
+            if copy and (told := copy.try_push()):  # publishing may take minutes
+                log.message(told)
             if reason == "interrupted":
                 return 130
             average, about = chosen_average(state, measured, manager, run.valid_since, out, log)

@@ -19,6 +19,7 @@ from experiments.clusters import health
 from experiments.train import processes
 from experiments.train.deadline import Deadline
 from experiments.train.feed import Feed
+from experiments.train.mirror import Mirror
 from experiments.train.profile import Profile
 from experiments.train.run_log import RunLog
 
@@ -54,10 +55,13 @@ def train(
     manager: TrainingCheckpoints,
     log: RunLog,
     profile: Profile,
+    mirror: Mirror | None = None,
 ) -> Ended:
     """Trains until a limit, one step at least.
 
-    Args: photographs: held out, uint8 [H, W, 3] each; empty for no evaluation.
+    Args:
+      photographs: held out, uint8 [H, W, 3] each; empty for no evaluation.
+      mirror: what every checkpoint is copied to, as soon as it is whole.
     Raises: NotFinite, with nothing saved of what is not finite; CheckpointError.
     """
     t, deadline, history = cfg.train, limits.deadline, []
@@ -81,7 +85,7 @@ def train(
     while step < stop:
         if told := profile.step(feed.steps_per_call):
             log.message(told)
-        state, told_of_step = feed.step(state, next(batches))
+        state, told_of_step = feed.step(state, *next(batches))
         step += feed.steps_per_call
         if history:
             jax.block_until_ready(history[-1])  # keeps at most two calls in flight
@@ -102,6 +106,10 @@ def train(
                         measured = evaluate(cfg, state, photographs, log, step)
                 with deadline.timed("checkpoint"):
                     manager.save(step, state, measured)
+                    if mirror:
+                        manager.wait()
+                        if told := mirror.try_push():
+                            log.message(told)
             reason_now = why_stop()
         if reason_now:
             reason = reason_now

@@ -40,6 +40,10 @@ def parse(argv, description: str) -> argparse.Namespace:
     )
     text = "go on from the newest checkpoint in --out, with its config and data; other options change them"
     add("--resume", action="store_true", help=text)
+    text = (
+        "copy --out there at each checkpoint (gs://, s3://, ...), from where --resume fetches it if there is no --out"
+    )
+    add("--mirror", metavar="ADDRESS", help=text)
     add("--max-steps", type=int, help="stop after this step; the schedule's length stays train.steps")
     text = (
         "the whole command's, from its start to its end: training stops while there is time for the last evaluation, "
@@ -68,6 +72,8 @@ def parse(argv, description: str) -> argparse.Namespace:
         parser.error("--anneal needs an end in time: --train-seconds or --max-seconds")
     if args.anneal and args.distributed is not None:
         parser.error("--anneal goes by one clock, so by one process: leave --distributed out")
+    if args.mirror and args.distributed is not None:
+        parser.error("--mirror has one writer: leave --distributed out, or mount the bucket as a folder for --out")
     return args
 
 
@@ -89,12 +95,17 @@ def chosen(args) -> config.Config:
     return experiment.of_weights(args.init) if args.init else config.TINY
 
 
+def folder(args) -> Path:
+    """The run's folder."""
+    return args.out or Path("runs") / chosen(args).name
+
+
 def settle(args) -> Run:
     """The run of a command line: as given, or, where --resume finds one in --out, as it was, with what is given on top.
 
     Raises: ConfigError; CheckpointError where no checkpoint in --out can be read.
     """
-    out = args.out or Path("runs") / chosen(args).name
+    out = folder(args)
     stored = arrays.stored_config(out.absolute()) if args.resume else None
     if stored is None:
         return Run(settings.override(chosen(args), args.set), out, args.data or DATA, args.valid or VALID, [], 0)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clic_jax import config
+from clic_jax import config, runtime
 from clic_jax.model.clic import CLIC
 from clic_jax.training import steps
 from experiments.lowering import __main__ as lowering
@@ -90,7 +90,7 @@ def test_faults_are_found():
     assert findings.faults(row(lambda a: jnp.matmul(a, a, precision="highest"), a)) == []
     assert row(lambda a: jnp.matmul(a, a, precision="default"), a)["quick"] == 1
     assert findings.faults(row(lambda a: (jax.debug.callback(print, a), a)[1], a)) != []
-    with jax.enable_x64(True):
+    with runtime.doubles():
         assert "arrays of float64" in findings.faults(row(lambda a: a.astype(jnp.float64) + 1, a))[0]
     assert findings.faults(row(lambda a: a.nothing, a))[0].startswith("AttributeError: ")
 

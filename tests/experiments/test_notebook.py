@@ -1,7 +1,11 @@
 """The Colab notebook: stored clean, and run from its first cell to its last with small settings."""
 
+import importlib.metadata
+import importlib.util
 import io
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import nbformat
@@ -105,6 +109,64 @@ def check_numbers(told: dict, text: str, out: Path):
 
 def psnr(x, x_hat) -> float:
     return 10 * np.log10(255**2 / np.square(np.float64(x) - x_hat).mean())
+
+
+class Distribution:
+    """As importlib.metadata has them."""
+
+    def __init__(self, name, version):
+        self.metadata, self.version = {"Name": name}, version
+
+
+@pytest.fixture()
+def install(notebook, monkeypatch):
+    """A function that runs the first cell with these packages, and those after pip; what pip is asked for."""
+    (cell,) = (cell for cell in notebook.cells if cell.id == "install")
+    source = cell.source.replace(
+        '%pip install --quiet --editable "{root}[{extras}]" {" ".join(keep)}', "pip(extras, keep)"
+    )
+    assert "%pip" not in source and "pip(extras, keep)" in source
+
+    def run(before, after=None):
+        there, asked = [before], []
+
+        def pip(*words):
+            asked.append(words)
+            there.append(after or before)
+
+        monkeypatch.chdir(PATH.parent)
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr(
+            importlib.metadata, "distributions", lambda: [Distribution(*row) for row in there[-1].items()]
+        )
+        exec(source.replace("!git", "pass  # "), {"pip": pip})
+        return asked[0]
+
+    return run
+
+
+COLAB = {"jax": "0.7.2", "jaxlib": "0.7.2", "numpy": "2.1.3", "Pillow": "11.3.0"}
+
+
+def test_what_the_install_leaves_alone(install, monkeypatch):
+    """The jax of an accelerator stays; where there is none, that of the accelerator is installed."""
+    monkeypatch.delenv("TPU_ACCELERATOR_TYPE", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert install(COLAB) == ("train,report", [])
+    for plugin in ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu"):
+        assert install(COLAB | {plugin: "0.7.2"}) == ("train,report", ["jax==0.7.2"])
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    assert install(COLAB) == ("train,report,cuda12", [])
+    monkeypatch.setenv("TPU_ACCELERATOR_TYPE", "v5litepod-1")
+    assert install(COLAB) == ("train,report,tpu", [])
+
+
+def test_when_to_restart(install):
+    """Where pip replaces what the session has loaded, as numpy here; a package that is not loaded is no reason."""
+    with pytest.raises(SystemExit, match="pip has replaced numpy: restart the session, and run this cell again"):
+        install(COLAB, COLAB | {"numpy": "2.2.0"})
+    install(COLAB, COLAB | {"jaxlib": "0.8.0"})
 
 
 def test_outside_a_clone(notebook, execute, tmp_path):

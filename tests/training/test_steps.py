@@ -56,7 +56,7 @@ def run(config, devices, count, params, streamed=False):
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.train.seed), step), 0)
             crops = data.random_crops(photographs(), key, batch=config.train.batch, size=config.train.crop)
             batch = steps.shard_batch(mesh, np.asarray(crops))
-        state, metrics = call(state, batch)
+        state, metrics = call(state, batch, steps.Sweep.of(config))
         history.append(jax.device_get(metrics))
     return jax.device_get(state), history
 
@@ -118,12 +118,11 @@ def test_learning_rate(schedule):
 
 
 def test_lmbda_covers_the_range():
-    draws = steps.draw_lmbda(MICRO.model, jax.random.key(1), 64)
+    draws = steps.draw_lmbda(np.float32(MICRO.model.lmbdas), jax.random.key(1), 64)
     low, high = np.log(MICRO.model.lmbdas[0]), np.log(MICRO.model.lmbdas[-1])
     place = (np.log(draws) - low) / (high - low) * 64
     np.testing.assert_array_equal(np.floor(place + 1e-3).astype(int).clip(0, 63), np.arange(64))
-    fixed = dataclasses.replace(MICRO.model, lmbdas=(0.01,))
-    np.testing.assert_allclose(steps.draw_lmbda(fixed, jax.random.key(1), 3), 0.01)
+    np.testing.assert_allclose(steps.draw_lmbda(np.float32([0.01]), jax.random.key(1), 3), 0.01)
 
 
 def test_loss_is_rate_plus_lmbda_distortion():
@@ -151,7 +150,7 @@ def test_accumulation(params):
     """Gradients and metrics are the means over the parts, every second crop being one."""
     config = dataclasses.replace(MICRO, train=dataclasses.replace(MICRO.train, accumulate=2))
     x = jax.random.uniform(jax.random.key(0), (4, 64, 64, 3))
-    lmbda, key = steps.draw_lmbda(MICRO.model, jax.random.key(1), 4), jax.random.key(2)
+    lmbda, key = steps.draw_lmbda(np.float32(MICRO.model.lmbdas), jax.random.key(1), 4), jax.random.key(2)
     found = jax.jit(functools.partial(steps.metrics_and_gradients, config=config))(params, x=x, lmbda=lmbda, key=key)
     one = jax.jit(functools.partial(steps.metrics_and_gradients, config=MICRO))
     parts = [one(params, x=x[i::2], lmbda=lmbda[i::2], key=k) for i, k in enumerate(jax.random.split(key))]
@@ -171,8 +170,8 @@ def test_other_optimizers(params, optimizer, tmp_path):
     with TrainingCheckpoints(tmp_path, config) as saved:
         saved.save(40, state)
         restored = saved.restore(steps.state_shapes(config, mesh))
-    photos = steps.replicate(mesh, photographs())
-    ours, theirs = (jax.device_get(call(steps.replicate(mesh, s), photos)) for s in (state, restored))
+    photos, sweep = steps.replicate(mesh, photographs()), steps.Sweep.of(config)
+    ours, theirs = (jax.device_get(call(steps.replicate(mesh, s), photos, sweep)) for s in (state, restored))
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     assert int(ours[0].step) == 41
 
@@ -196,7 +195,7 @@ def test_bfloat16_transforms(params):
 def test_rematerialisation(micro):
     """The same loss and gradients from less memory: as JAX hands it over and as XLA, which may undo that, plans it."""
     x = jax.random.uniform(jax.random.key(0), (2, 256, 256, 3))
-    lmbda, found = steps.draw_lmbda(micro.model, jax.random.key(1), 2), []
+    lmbda, found = steps.draw_lmbda(np.float32(micro.model.lmbdas), jax.random.key(1), 2), []
     params = clic.init_params(micro.model, 0)
     for remat in (False, True):
         config = dataclasses.replace(micro, train=dataclasses.replace(micro.train, remat=remat))
@@ -212,33 +211,32 @@ def test_rematerialisation(micro):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(a).max() + 1e-9)
 
 
-def test_a_share_of_the_rate(params):
+def moved(call, mesh, params, batch, sweep):
+    """(how far a step moves the parameters, a vector; its metrics)."""
+    state = steps.replicate(mesh, steps.new_state(LEARNER, jax.tree.map(jnp.array, params)))
+    state, metrics = jax.device_get(call(state, batch, sweep))
+    tree = jax.tree.map(lambda new, old: new - np.asarray(old), state.params, params)
+    return jax.flatten_util.ravel_pytree(tree)[0], metrics
+
+
+def test_another_rate(params):
     """Half the rate moves every parameter half as far, none not at all; what is told of the rate says so."""
-    mesh, photos = steps.make_mesh(jax.devices()[:1]), photographs()
-    call = steps.make_cached_steps(LEARNER, mesh, annealed=True)
-    moved = []
-    for share in (1.0, 0.5, 0.0):
-        state = steps.replicate(mesh, steps.new_state(LEARNER, jax.tree.map(jnp.array, params)))
-        state, metrics = jax.device_get(call(state, (photos, np.float32(share))))
+    mesh, call = compiled(LEARNER, 1, False)
+    sweep, photos = steps.Sweep.of(LEARNER), photographs()
+    found = []
+    for share in np.float32([1, 0.5, 0]):
+        rate = share * sweep.learning_rate
+        change, metrics = moved(call, mesh, params, photos, sweep._replace(learning_rate=rate))
         assert metrics["learning_rate"] == pytest.approx(share * float(steps.learning_rate(LEARNER.train)(0)))
-        moved.append(jax.tree.map(lambda new, old: new - np.asarray(old), state.params, params))
-    whole, half, none = (jax.flatten_util.ravel_pytree(tree)[0] for tree in moved)
+        found.append(change)
+    whole, half, none = found
     assert np.abs(whole).max() > 1e-5 and not np.any(none)
     np.testing.assert_allclose(half, whole / 2, atol=1e-7)
-    np.testing.assert_allclose(whole, moved_without_share(params), atol=1e-7)
 
 
-def test_a_share_of_the_rate_of_crops_from_the_host(params):
-    mesh = steps.make_mesh(jax.devices()[:2])
-    state = steps.replicate(mesh, steps.new_state(LEARNER, jax.tree.map(jnp.array, params)))
+def test_another_rate_of_crops_from_the_host(params):
+    mesh, call = compiled(LEARNER, 2, True)
     crops = data.random_crops(photographs(), jax.random.key(0), batch=LEARNER.train.batch, size=LEARNER.train.crop)
-    batch = steps.shard_batch(mesh, np.asarray(crops)), np.float32(0)
-    state, metrics = steps.make_streamed_step(LEARNER, mesh, annealed=True)(state, batch)
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), jax.device_get(params))
-    assert int(state.step) == 1 and metrics["grad_norm"] > 0
-
-
-def moved_without_share(params):
-    """How far the usual step moves the parameters."""
-    state, _ = run(LEARNER, 1, 1, params)
-    return jax.flatten_util.ravel_pytree(jax.tree.map(lambda a, b: a - np.asarray(b), state.params, params))[0]
+    sweep = steps.Sweep.of(LEARNER)._replace(learning_rate=np.float32(0))
+    change, metrics = moved(call, mesh, params, steps.shard_batch(mesh, np.asarray(crops)), sweep)
+    assert not np.any(change) and metrics["grad_norm"] > 0
