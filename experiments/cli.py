@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from clic_jax.cli import expanded, pool, run
+from clic_jax.cli import expanded, run
 
-__all__ = ["expanded", "path", "pool", "run"]
+__all__ = ["expanded", "path", "run"]
 
 
 def path(text: str) -> Path:

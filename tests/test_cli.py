@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clic_jax import cli
+from clic_jax import cli, processes
 from clic_jax.bulk import engines
 from clic_jax.config import ConfigError, preset
 from experiments import cli as experiments_cli
@@ -152,6 +152,23 @@ def test_processes_share_the_processors(tmp_path):
     found = [set(Path(name).read_text().split()) for name in names]
     everything = {str(core) for core in os.sched_getaffinity(0)}
     assert found[0] | found[1] == everything and (len(everything) == 1 or not found[0] & found[1])
+
+
+def _blas(item):
+    return os.environ["OPENBLAS_NUM_THREADS"], processes.processors()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux can bind a process to processors")
+def test_libraries_share_the_processors(monkeypatch):
+    """BLAS counts the processors before they are shared out, so it is told; the user's word counts."""
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    share = max(processes.processors() // 2, 1)
+    assert list(engines.results(_blas, "ab", jobs=2, cluster=None, set_up=_ready)) == [
+        (c, (str(share), share)) for c in "ab"
+    ]
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
+    assert {told for _, (told, _) in engines.results(_blas, "ab", jobs=2, cluster=None, set_up=_ready)} == {"7"}
 
 
 def test_interrupt(capsys):

@@ -7,7 +7,7 @@ from tests.conftest import ROOT
 
 FLOORS = (
     ("errors", "scales", "memory"),
-    ("config", "quality", "metrics", "cli", "runtime", "runtimes"),
+    ("config", "quality", "metrics", "cli", "processes", "runtime", "runtimes"),
     ("settings", "files", "model"),
     ("checkpoints", "coding", "training"),
     ("light",),

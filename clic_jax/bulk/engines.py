@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from clic_jax import cli
+from clic_jax import processes
 from clic_jax.errors import UserError
 
 LOCAL = "local"  # instead of an address: a cluster on this machine
@@ -69,7 +69,7 @@ def _in_processes(function, items, jobs: int, set_up) -> Iterator[tuple]:
     from concurrent import futures
 
     items, pending = iter(items), {}
-    with cli.pool(jobs, set_up) as executor:
+    with processes.pool(jobs, set_up) as executor:
         while True:
             for item in itertools.islice(items, AHEAD * jobs - len(pending)):
                 pending[executor.submit(function, item)] = item
@@ -131,7 +131,7 @@ def _client(address: str, jobs: int):
     for name in ("distributed", "distributed.client"):  # lost workers are made up for, or told in the rows
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(cli.signals_as_exits())
+        stack.enter_context(processes.signals_as_exits())
         target = address
         if address == LOCAL:
             options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
@@ -170,5 +170,5 @@ def _prepare(set_up: bytes, share: int | None):
     if share is not None:
         from distributed import get_worker
 
-        cli.share_processors(get_worker().name, share)
+        processes.share_processors(get_worker().name, share)
     pickle.loads(set_up)()

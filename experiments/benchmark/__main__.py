@@ -13,7 +13,6 @@ without published weights here run untrained: their time is the same. Keep the c
 """
 
 import argparse
-import contextlib
 import json
 import os
 import platform
@@ -24,7 +23,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from clic_jax import config, settings
+from clic_jax import config, processes, settings
 from clic_jax.files import atomic, images
 from clic_jax.training import sources
 from experiments import cli, experiment, machine
@@ -92,20 +91,8 @@ def isolated(function, *args, env=None):
 
     Raises: UserError if the system kills it.
     """
-    with _environment(env or {}), cli.pool(1, remedy="try fewer --batches") as pool:
+    with processes.environment(env or {}), processes.pool(1, remedy="try fewer --batches") as pool:
         return pool.submit(function, *args).result()
-
-
-@contextlib.contextmanager
-def _environment(variables: dict[str, str]):
-    """These variables, for processes that start inside the block."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def codec_part(cfg: config.Config, model: str, x: np.ndarray, args) -> dict:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from clic_jax import memory, runtime, runtimes
+from clic_jax import memory, processes, runtime, runtimes
 from clic_jax.checkpoints import installed
 from clic_jax.coding import equal_quality
 from clic_jax.errors import UserError
@@ -213,7 +213,7 @@ def main(argv=None) -> int:
         return 2
     checksums = read_all(args.data, args.metric)
     args.out.mkdir(parents=True, exist_ok=True)
-    with cli.pool(args.jobs) if args.jobs > 1 else contextlib.nullcontext() as pool:
+    with processes.pool(args.jobs) if args.jobs > 1 else contextlib.nullcontext() as pool:
         for subject in found:
             run = in_turn if subject.model_id or args.jobs == 1 else in_parallel(pool)
             try:
