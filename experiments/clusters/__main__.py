@@ -27,7 +27,7 @@ from clic_jax.errors import UserError
 from clic_jax.files import atomic
 from clic_jax.quality import Quality
 from clic_jax.training import data, evaluation
-from experiments import bd_rate, cli
+from experiments import bd_rate, cli, machine
 from experiments.clusters import health
 
 QUALITIES = (1, 34, 67, 100)
@@ -106,7 +106,8 @@ def main(argv=None) -> int:
                 f"{args.model} has no clusters to choose between: model.blocks, model.mixer, model.centers"
             )
         print("\n".join(health.lines(health.mean(pictures))))
-        kept = {"model_id": model_id, "images": len(pictures), "clusters": health.summary(pictures)}
+        kept = {"model_id": model_id, "machine": machine.describe(), "images": len(pictures)}
+        kept |= {"clusters": health.summary(pictures)}
         if args.replace:
             kept["replaced"] = contribution(config, params, photographs, args.replace)
             print("\n".join(table(kept["replaced"])))
