@@ -79,9 +79,8 @@ class CLIC(nn.Module):
             counted on the rounded values, from which the scales learn. Without it, all rates are of rounded values.
         """
         c = self.config
-        y, log_inverse, log_gain = self.analyse(
-            x, lmbda, lmbdas
-        )  # [B, H/16, W/16, M], as h x w below; gains [B, 1, 1, M]
+        # [B, H/16, W/16, M], as h x w below; gains [B, 1, 1, M]
+        y, log_inverse, log_gain = self.analyse(x, lmbda, lmbdas)
         z = self.h_a(y)  # [B, h/4, w/4, N]
         z_hat, logits = self.prior(z)
         y_key, z_key = jax.random.split(key) if key is not None else (None, None)

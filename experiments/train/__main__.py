@@ -56,6 +56,8 @@ def first_params(cfg: config.Config, photos, init: str | None = None):
     if init:
         given, params, _ = published.load_published(init)
         kept, params = growth.shrunk(given.model, params, cfg.model)
+        if kept != given.model:
+            print(f"{init} is larger: its last blocks and hidden units are left out", file=sys.stderr, flush=True)
         return growth.grown(kept, params, cfg.model, cfg.train.seed)
     params = clic.init_params(cfg.model, cfg.train.seed)
     if cfg.train.pca_start:
