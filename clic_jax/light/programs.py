@@ -96,9 +96,8 @@ def programs(config: ModelConfig, graphs: dict[str, bytes], arrays: dict[str, np
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors, which are also raised
-        options.intra_op_num_threads = (
-            processes.processors()
-        )  # by itself it takes all there are, also of a process with few
+        # by itself it takes all processors there are, also in a process that may use few
+        options.intra_op_num_threads = processes.processors()
         # its threads would wait in loops for the next call, on processors that NumPy needs between two
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         with explained(f"onnxruntime cannot use the exported {name} ({REMEDY}, or upgrade onnxruntime)"):
