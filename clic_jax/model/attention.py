@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from clic_jax.model.initial import normal
 from clic_jax.model.layers import Conv, Dense, Depthwise, activation, precision
 
 
@@ -82,7 +83,7 @@ class WindowAttention(nn.Module):
 
         q, k, v = jnp.split(windows(Dense(3 * e * d, dtype=self.dtype, name="qkv")(x)), 3, axis=-1)
         q, k, v = (t.reshape(b, rows * columns, s * s, e, d) for t in (q, k, v))
-        bias = self.param("relative_bias", nn.initializers.normal(0.02), ((2 * s - 1) ** 2, e))
+        bias = self.param("relative_bias", normal(0.02), ((2 * s - 1) ** 2, e))
         logits = jnp.einsum("bwqed,bwked->bweqk", q, k, precision=exact).astype(jnp.float32) * d**-0.5
         logits = logits + bias[_offsets(s)].transpose(2, 0, 1)
         there = windows(jnp.ones((1, h, w, 1), bool))[..., 0]  # [1, windows, keys]

@@ -221,10 +221,7 @@ def _filled(value, key, shape):
 
 
 def init_params(config: ModelConfig, seed: int = 0):
-    """Initial parameters (rbg keys: their generator compiles quickly, values differ by platform).
-
-    One compiled program: drawn one by one, the programs of the draws stay, 0.4 GB more at the peak of training `tiny`.
-    """
-    x = jnp.zeros((1, 64, 64, 3))
-    lmbda = jnp.full((1,), config.lmbdas[0])
-    return jax.jit(CLIC(config).init)(jax.random.key(seed, impl="rbg"), x, lmbda)["params"]
+    """Initial parameters; `initial` says how they are drawn. Nothing of the graph is computed for them."""
+    x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    lmbda = jax.ShapeDtypeStruct((1,), jnp.float32)
+    return CLIC(config).lazy_init(jax.random.key(seed), x, lmbda)["params"]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from clic_jax.model.initial import uniform
 from clic_jax.model.quantize import lower_bound, round_ste
 from clic_jax.scales import LIKELIHOOD_MIN, SCALE_MIN
 
@@ -99,9 +100,7 @@ class FactorizedPrior(nn.Module):
         for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:])):
             start = jnp.log(jnp.expm1(1 / spread / fan_out))
             matrix = self.param(f"matrix{i}", nn.initializers.constant(start), (n, fan_out, fan_in))
-            bias = self.param(
-                f"bias{i}", lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -0.5, 0.5), (n, fan_out)
-            )
+            bias = self.param(f"bias{i}", uniform(0.5), (n, fan_out))
             factor = self.param(f"factor{i}", nn.initializers.zeros, (n, fan_out)) if i + 2 < len(sizes) else None
             layers.append((matrix, bias, factor))
         median = self.param("median", nn.initializers.zeros, (n,))

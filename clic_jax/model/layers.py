@@ -13,12 +13,7 @@ from jax import lax
 
 from clic_jax.model.arrange import depth_to_space
 from clic_jax.model.checkerboard import TAPS
-
-
-def fan_in_uniform(fan_in: int):
-    """Initialiser U(-1/sqrt(fan_in), 1/sqrt(fan_in)), for kernels and biases alike (the published model's)."""
-    bound = fan_in**-0.5
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+from clic_jax.model.initial import fan_in_uniform, normal
 
 
 def in_type(x, dtype):
@@ -78,7 +73,7 @@ class Conv(nn.Module):
 def Dense(features: int, *, scale: float | None = None, **kwargs) -> Conv:
     """Per-pixel linear layer. `scale`: kernel N(0, scale) and zero bias instead of the fan-in start."""
     if scale is not None:
-        kwargs |= dict(kernel_init=nn.initializers.normal(scale), bias_init=nn.initializers.zeros)
+        kwargs |= dict(kernel_init=normal(scale), bias_init=nn.initializers.zeros)
     return Conv(features, kernel=1, **kwargs)
 
 

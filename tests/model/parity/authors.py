@@ -1,12 +1,11 @@
 """Imports the authors' code from a checkout, and builds their model at reduced widths; used by compute.py only."""
 
 import collections
-import importlib
 import re
-import sys
-import types
 
 import torch
+
+from experiments.benchmark import authors_checkout
 
 # (pattern of a name, centre, spread) of drawn weights, the first that fits. Scales are mostly positive, as in use.
 RULES = (
@@ -26,39 +25,10 @@ RULES = (
 GELU_NETS = r"^(h_|cc_|context_|ParamAgg)"
 
 
-class Transparent:
-    """An entropy coder whose string is the list of symbols: the checkout's own is compiled, and is not under test."""
-
-    def encode_with_indexes(self, symbols, *tables):
-        return symbols
-
-    def decode_with_indexes(self, string, *tables):
-        return string
-
-
 def load(checkout):
-    """(layers, entropy models, model file) of a checkout, as modules.
-
-    What they import and the forward pass does not need has a stand-in: the compiled coder, and timm, of which only the
-    initialiser of weights is called.
-    """
+    """`authors_checkout.load`, with parameters of float64."""
     torch.set_default_dtype(torch.float64)
-    # An old name, gone from PyTorch, that the backward pass of the channel norm asks for.
-    torch.autograd.function.FunctionCtx.saved_variables = property(lambda self: self.saved_tensors)
-    stand_in("compressai._CXX", pmf_to_quantized_cdf=None)
-    stand_in("compressai.ans", BufferedRansEncoder=None, RansEncoder=Transparent, RansDecoder=Transparent)
-    for name in ("timm", "timm.models"):
-        stand_in(name)
-    stand_in("timm.models.layers", DropPath=None, to_2tuple=None, trunc_normal_=torch.nn.init.trunc_normal_)
-    sys.path.insert(0, str(checkout))
-    names = ("layers.layers_other", "entropy_models.entropy_models", "models.clic_guided")
-    return [importlib.import_module(f"compressai.{name}") for name in names]
-
-
-def stand_in(name, **members):
-    """Registers a module under a name that the checkout imports."""
-    sys.modules[name] = types.ModuleType(name)
-    vars(sys.modules[name]).update(members)
+    return authors_checkout.load(checkout)
 
 
 def fill(module, fixture, prefix="param/"):
