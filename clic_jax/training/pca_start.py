@@ -27,14 +27,15 @@ def transform_codec(params, config: ModelConfig, crops, metric: str = "mse"):
     """
     c = config
     fits = c.linear_path and c.stem_kernel == c.stem_stride and len(c.widths) > 1
-    if not fits or c.synthesis_width != c.latent_channels:
+    if not fits or c.synthesis_width not in (c.latent_channels, c.latent_channels + c.feature_channels):
         raise ConfigError(
             "train.pca_start needs model.linear_path=True, two stages or more, model.stem_kernel equal to "
-            "model.stem_stride, and model.synthesis_width equal to the last of model.widths"
+            "model.stem_stride, and model.synthesis_width equal to the last of model.widths, alone or with "
+            "model.feature_channels"
         )
     params = jax.tree.map(np.array, params)
     for name in ("g_a", "g_s"):
-        params[name] = _damp(params[name])
+        params[name] = _damp(params[name], c)
     g_a, g_s = params["g_a"], params["g_s"]
     step = STEP_AT_UNIT_LMBDA / np.sqrt(c.reference_lmbda / (MS_SSIM_LMBDA if metric == "ms-ssim" else 1))
     s, x = c.stem_stride, crops.astype(np.float64) / 255 - 0.5
@@ -45,7 +46,8 @@ def transform_codec(params, config: ModelConfig, crops, metric: str = "mse"):
     stem = g_a["stem"]["conv"]
     known = len(balance)  # a stem wider than a patch has samples keeps its other channels as drawn
     stem["kernel"][:, :known] = 0
-    colour = np.arange(s * s * 5).reshape(s * s, 5)[:, :3].ravel()  # rows of the kernel that see RGB, not coordinates
+    rows = np.arange(len(stem["kernel"])).reshape(s * s, -1)  # a pixel each: RGB, then coordinates where there are any
+    colour = rows[:, :3].ravel()
     stem["kernel"][colour, :known] = basis * balance
     stem["bias"][:known] = -0.5 * basis.sum(0) * balance
     leave = g_s["leave"]
@@ -67,7 +69,8 @@ def transform_codec(params, config: ModelConfig, crops, metric: str = "mse"):
         blocks = merge["kernel"].reshape(2, 2, c.widths[i - 1], -1)  # a view
         blocks[:, :, :known] = forward.swapaxes(0, 1)  # blocks column-major
         backward = (basis * np.tile(balance, 4)[:, None] / after).T
-        split["kernel"][:, : 4 * known] = _channel_major(backward, 2, known)
+        # where the latent feature joins y_hat without a layer between, its rows, which come last, stay zero
+        split["kernel"][: len(after), : 4 * known] = _channel_major(backward, 2, known)
         x, balance = patches @ basis * after, after
     if "enter" in g_s:
         _set_identity(g_s["enter"], min(c.latent_channels, c.synthesis_width))
@@ -95,12 +98,15 @@ def _channel_major(kernel, s, c):
     return kernel.reshape(-1, s, s, c).transpose(0, 3, 1, 2).reshape(len(kernel), -1)
 
 
-def _damp(tree):
+def _damp(tree, config: ModelConfig):
     """Scales the last layer of every residual branch by RESIDUAL_GAIN."""
+    last = {"pointwise", "conv2"}
+    if config.attention == "none":  # nothing comes after the mixer and the MLP
+        last |= {"conv": {"mixer"}}.get(config.mixer, {"proj"}) | {"fc2"}
 
     def visit(path, leaf):
-        names = [getattr(p, "key", "") for p in path]
-        return leaf * RESIDUAL_GAIN if "pointwise" in names or "conv2" in names else leaf
+        names = {getattr(p, "key", "") for p in path}
+        return leaf * RESIDUAL_GAIN if last & names and "offset" not in names else leaf
 
     return jax.tree_util.tree_map_with_path(visit, tree)
 

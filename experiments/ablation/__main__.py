@@ -5,8 +5,9 @@
 
 The full model and every variant (a file each in experiments/configs/ablations; all of them where none is named) start
 from the same seeds and see the same crops and noise. They train in turn, --chunk steps at a time, so that other work on
-the machine and an early end hit all alike. After Ctrl-C, or a kill, the same command goes on. At the end each is
-measured on the held-out photographs, by real files, and OUT has ablation.json, .md, .png and .svg. docs/ablations.md.
+the machine and an early end hit all alike; --jobs gives variants processes of their own. After Ctrl-C, or a kill, the
+same command goes on. At the end each is measured on the held-out photographs, by real files, and OUT has ablation.json,
+.md, .png and .svg. docs/ablations.md.
 """
 
 import argparse
@@ -14,10 +15,10 @@ import json
 import math
 import statistics
 
-from clic_jax import memory, runtime, settings
+from clic_jax import runtime, settings
 from clic_jax.training import data
 from experiments import cli, complexity, experiment, machine
-from experiments.ablation import evaluation, study, tables, training
+from experiments.ablation import study, tables, training, work
 from experiments.ablation.study import FULL, Study, StudyError
 from experiments.train import loop
 
@@ -38,6 +39,7 @@ def parse(argv=None) -> argparse.Namespace:
     add("--minutes", type=float, metavar="M", help=text)
     add("--steps", type=int, metavar="S", help="steps a run, instead")
     add("--chunk", type=int, default=100, metavar="N", help="steps of a turn; default 100")
+    add("--jobs", type=int, default=1, metavar="N", help="processes that share the variants and processors; default 1")
     add("--data", default="sample", help="photographs to train on, as for experiments.train; they stay in memory")
     add("--valid", default="sample:valid", help="held-out photographs, the same kinds of names")
     add("--qualities", type=float, nargs="+", default=QUALITIES, help="that are measured; default 1 34 67 100")
@@ -46,7 +48,7 @@ def parse(argv=None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if (args.minutes is None) == (args.steps is None):
         parser.error("give a budget, either --minutes or --steps")
-    for name in ("minutes", "steps", "seeds", "chunk"):
+    for name in ("minutes", "steps", "seeds", "chunk", "jobs"):
         if (value := getattr(args, name)) is not None and not 0 < value < math.inf:
             parser.error(f"--{name} must be above 0, not {value:g}")
     if len(set(args.qualities)) < 2 or not all(1 <= quality <= 100 for quality in args.qualities):
@@ -75,13 +77,13 @@ def settle(args) -> tuple[Study, training.Photographs | None]:
     return Study(args.out, configs, args.seeds, steps, chunk, about), photographs
 
 
-def costs(work: Study) -> dict[str, dict]:
+def costs(of: Study) -> dict[str, dict]:
     """Parameters, kMAC a pixel and seconds a step of each variant."""
     found = {}
-    for name, cfg in work.configs.items():
+    for name, cfg in of.configs.items():
         report = complexity.report(cfg, 256, 256, memory=False)
         pixels, rates = cfg.train.batch * cfg.train.crop**2, []
-        for run in (run for run in work.runs() if run.variant == name):
+        for run in (run for run in of.runs() if run.variant == name):
             lines = (run.folder / "metrics.jsonl").read_text().splitlines()
             rates += [row["pixels_per_second"] for row in map(json.loads, lines) if row.get("pixels_per_second")]
         cost = report["kmac_per_pixel"]
@@ -94,46 +96,25 @@ def costs(work: Study) -> dict[str, dict]:
     return found
 
 
-def measure(work: Study, photographs: training.Photographs, held_out: list, args, asked: list) -> dict | None:
-    """{variant: {seed: points}} of all runs that did not diverge; None where `asked` has stopped it."""
-    points: dict[str, dict[int, dict]] = {name: {} for name in work.configs}
-
-    for name, cfg in work.configs.items():
-        for run in (run for run in work.runs() if run.variant == name and not run.diverged.exists()):
-            if asked:
-                return None
-            training.say(f"measuring {name}, seed {run.seed}")
-            points[name][run.seed] = evaluation.evaluate(
-                run, cfg, held_out, list(args.qualities), photographs.crops, args.estimate
-            )
-        evaluation.forget()
-    return points
-
-
 def main(argv=None) -> int:
     """Runs the command line; returns the exit status."""
     args = parse(argv)
-    runtime.use_cache()
-    memory.keep_memory()
+    work.prepare()
     with runtime.usual_settings():
-        work, photographs = settle(args)
-        held_out = [x for _, x in data.whole_images(args.valid)]
-        photographs = photographs or training.Photographs(args.data, work.configs[FULL].train.crop)
-        study.remember(work)
+        settled, photographs = settle(args)
+        images = sum(1 for _ in data.whole_images(args.valid))  # a damaged one is told at once
+        study.remember(settled)
         with loop.stop_signals() as asked:
-            points = None
-            if training.train_all(work, photographs, asked):
-                evaluation.forget()
-                points = measure(work, photographs, held_out, args, asked)
+            points = work.do(settled, photographs, args, asked)
         if points is None:
             training.say(f"stopped; the same command goes on with {args.out}")
             return 130
     result = {
-        "study": work.about | {"steps": work.steps},
+        "study": settled.about | {"steps": settled.steps},
         "machine": machine.describe(),
-        "images": len(held_out),
+        "images": images,
         "qualities": list(args.qualities),
-        "rows": tables.rows(points, costs(work), {name: study.published(name) for name in work.configs}),
+        "rows": tables.rows(points, costs(settled), {name: study.published(name) for name in settled.configs}),
         "points": points,
     }
     names = tables.write(args.out, result)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from clic_jax.errors import UserError
 from clic_jax.files import atomic
 from experiments import bd_rate
 from experiments.ablation.evaluation import ESTIMATE
 from experiments.ablation.study import FULL
 from experiments.plot_rd import PlotError
 
-# two-sided 95 % points of Student's t, by the seeds less one; beyond, the normal's
-STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+POOLED = 2  # seeds: two alone say next to nothing about a spread, so that of all variants serves
 NOT_RESOLVED = "not resolved"
 
 
@@ -37,23 +37,34 @@ def _increasing(row: dict) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(np.array(row["bpp"])[order].tolist()), tuple(np.array(row["psnr"])[order].tolist())
 
 
-def interval(values: list[float]) -> tuple[float, float] | None:
-    """(mean, half the 95 % confidence interval of the mean over seeds), infinite for one seed; None for none."""
+def interval(values: list[float], others: list[list[float]] = ()) -> tuple[float, float] | None:
+    """(mean, half the 95 % confidence interval of the mean over seeds), infinite for one seed; None for none.
+
+    others: the values of all variants, whose common variance stands for that of two values (`POOLED`).
+    Raises: UserError without scipy.
+    """
+    try:
+        from scipy import stats
+    except ImportError:
+        raise UserError("confidence needs scipy, which is not installed: pip install '.[report]'") from None
     if not values:
         return None
-    n = len(values)
-    if n == 1:
+    if len(values) == 1:
         return values[0], math.inf
-    point = STUDENT[n - 2] if n - 2 < len(STUDENT) else 1.96
-    return float(np.mean(values)), float(point * np.std(values, ddof=1) / math.sqrt(n))
+    sets = [values] if len(values) > POOLED else [found for found in others if len(found) > 1] or [values]
+    freedom = sum(len(found) - 1 for found in sets)
+    variance = sum((len(found) - 1) * np.var(found, ddof=1) for found in sets) / freedom
+    point = stats.t.ppf(0.975, freedom)
+    return float(np.mean(values)), float(point * math.sqrt(variance / len(values)))
 
 
 def rows(points: dict, costs: dict[str, dict], published: dict[str, float | None]) -> list[dict]:
     """A row a variant, in the order of `costs`."""
     result = []
+    every = {name: ([], "") if name == FULL else differences(points, name) for name in costs}
     for name, cost in costs.items():
-        found, why = ([], "") if name == FULL else differences(points, name)
-        mean_and_half = interval(found)
+        found, why = every[name]
+        mean_and_half = interval(found, [values for values, _ in every.values()])
         kinds = {row["rates"] for row in points.get(name, {}).values()}
         row = {"variant": name, **cost, "rates": "/".join(sorted(kinds)), "bd_rate": found, "why": why}
         row |= {"mean": None, "half": None, "resolved": None, "published": published[name]}
@@ -89,7 +100,8 @@ def markdown(result: dict) -> str:
     about = (
         f"`{study['base']}`, {study['steps']} steps, {study['seeds']} seed{'' if study['seeds'] == 1 else 's'}, valid "
         f"{study['valid']} ({result['images']} images). BD-rate in PSNR against the full model of the same seed "
-        f"(pchip, positive: more bits), mean over seeds; spread: half its 95 % confidence interval (Student's t). "
+        "(pchip, positive: more bits), mean over seeds; spread: half its 95 % confidence interval (Student's t; of two "
+        "seeds with the variance that all variants have in common). "
         f'"{NOT_RESOLVED}": that interval holds 0, or there is one seed. Rates: `files`, real ones, with the '
         f"coefficients of GuidedPQF, or `{ESTIMATE}`, bits that the model counts, without them. Seconds: the median of "
         "this machine while it trained. Published: the paper's figure, at one rate near 0.2 bpp on Kodak."

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import jax
 import numpy as np
@@ -158,7 +159,9 @@ def test_a_folder_of_something_else(folder):
 
 
 def test_no_such_variant(folder):
-    with pytest.raises(study.StudyError, match="no variant 'no_clouds': there are full, conv_attention, .*soft"):
+    with pytest.raises(
+        study.StudyError, match="no variant 'no_clouds': there are full, auxiliary_pqf, conv_attention, .*soft"
+    ):
         ablation.main([*command(folder, "other", "--steps", "2"), "--variants", "no_clouds"])
 
 
@@ -239,8 +242,27 @@ def test_what_the_noise_hides_is_told():
 
 def test_interval():
     """Of 1, 2, 3: the mean, and Student's 4.30 times the standard error; of one value, no end."""
-    assert tables.interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 4.30 / math.sqrt(3)))
+    assert tables.interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 4.303 / math.sqrt(3)), abs=1e-3)
     assert tables.interval([5.0]) == (5.0, math.inf) and tables.interval([]) is None
+
+
+def test_two_seeds_have_the_spread_of_all_variants():
+    """Variances 2, 8 and 5 of two values each are 5 with three degrees of freedom: Student's 3.18."""
+    every = [[4.0, 6.0], [1.0, 5.0], [0.0, math.sqrt(10)], [7.0], []]
+    assert tables.interval(every[0], every) == pytest.approx((5.0, 3.182 * math.sqrt(5 / 2)), abs=1e-2)
+    assert tables.interval([1.0, 2.0, 3.0], every) == tables.interval([1.0, 2.0, 3.0])
+
+
+@pytest.mark.slow  # training steps compile, in two processes
+def test_processes_do_the_same(folder, whole, monkeypatch):
+    """Each with a variant: the points and parameters of the study in one process."""
+    flags = os.environ["XLA_FLAGS"].split()
+    monkeypatch.setenv("XLA_FLAGS", " ".join(flag for flag in flags if "device_count" not in flag))
+    assert ablation.main(command(folder, "jobs", "--steps", str(STEPS), "--estimate", "--jobs", "2")) == 0
+    assert found(folder / "jobs")["points"] == found(whole[0])["points"]
+    for run in ("full/0", "no_attention/1"):
+        ours, theirs = (published.load_published(path / run)[1] for path in (folder / "jobs", whole[0]))
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 @pytest.mark.slow  # training steps compile

@@ -58,7 +58,7 @@ def test_figures_are_the_published_ones(shared):
 @pytest.mark.slow  # seconds of tracing, a minute on a busy machine
 def test_convolution_costs_a_quarter_more():
     """As the paper says of its own; of `mini`, whose clustering has the same share, nearly so."""
-    for base, expected in ((PAPER, 25.5), (MINI, 22.4)):
+    for base, expected in ((PAPER, 25.5), (MINI, 26.8)):
         model = dataclasses.replace(base.model, mixer="conv")
         costs = []
         for config in (base, dataclasses.replace(base, model=model)):

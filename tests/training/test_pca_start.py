@@ -26,6 +26,15 @@ THREE_STAGES = dataclasses.replace(
 )
 WIDE_STEM = dataclasses.replace(THREE_STAGES, widths=(56, 16, 24))  # a patch of 4x4 has 48 samples
 
+# the latent feature joins y_hat without a layer between, as in the published graph; the stem sees no coordinates
+JOINED = dataclasses.replace(
+    THREE_STAGES,
+    synthesis_width=24 + THREE_STAGES.feature_channels,
+    positions=False,
+    blocks=("cluster",) * 3,
+    gate_reduction=4,
+)
+
 
 def photographs():
     """Eight smooth coloured textures, uint8 [8, 64, 64, 3]."""
@@ -65,7 +74,9 @@ def silence(params):
 
 
 @pytest.fixture(
-    scope="module", params=[TWO_STAGES, THREE_STAGES, WIDE_STEM], ids=["two stages", "three stages", "wide stem"]
+    scope="module",
+    params=[TWO_STAGES, THREE_STAGES, WIDE_STEM, JOINED],
+    ids=["two stages", "three stages", "wide stem", "joined feature"],
 )
 def start(request):
     """(config, parameters before, parameters after, crops, y of the crops, their reconstruction from unrounded y)."""
@@ -118,13 +129,30 @@ def test_the_rest_is_damped_and_the_input_untouched(start):
     config, before, after, *_, x_hat, with_feature = start
     jax.tree.map(np.testing.assert_array_equal, random_params(config), before)
     assert jax.tree.structure(after) == jax.tree.structure(before)
+    layers = (("conv1", 1.0), ("conv2", 0.1)) if config.blocks[0] == "conv" else ()
     for side in ("g_a", "g_s"):
-        for layer, share in (("conv1", 1.0), ("conv2", 0.1)):
+        for layer, share in layers:
             kernels = [p[side]["stage0"]["block0"][layer]["kernel"] for p in (after, before)]
             np.testing.assert_allclose(kernels[0], share * kernels[1], rtol=1e-6)
     for name in ("h_a", "h_s", "prior", "log_gain", "basis_0"):
         jax.tree.map(np.testing.assert_array_equal, after[name], before[name])
-    assert 0 < np.abs(with_feature - x_hat).max() < 0.5
+    assert np.abs(with_feature - x_hat).max() < 0.5
+    assert (np.abs(with_feature - x_hat).max() > 0) == ("enter" in after["g_s"])  # its rows of the split start at zero
+
+
+@pytest.mark.parametrize("mixer, layer", [("cluster", "proj"), ("conv", "mixer"), ("window_attention", "proj")])
+def test_what_ends_a_branch_without_local_attention_is_damped(mixer, layer):
+    """The mixer and the MLP themselves, which have gates behind them otherwise; the MLP that moves centres is not."""
+    config = dataclasses.replace(JOINED, attention="none", mixer=mixer)
+    before = random_params(config)
+    after = transform_codec(before, config, photographs())
+    block, start = (params["g_s"]["stage1"]["block0"] for params in (after, before))
+    ends = [("mlp", "fc2")] + [("mixer", layer) if layer != "mixer" else ("mixer",)]
+    for path in [*ends, ("mlp", "fc1"), *([("mixer", "offset", "fc2")] if mixer == "cluster" else [])]:
+        ours, theirs = block, start
+        for name in path:
+            ours, theirs = ours[name], theirs[name]
+        np.testing.assert_allclose(ours["kernel"], theirs["kernel"] * (0.1 if path in ends else 1), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
