@@ -5,6 +5,7 @@
     python -m experiments.benchmark --train --preset paper --repetitions 2 --json OUT.json
     python -m experiments.benchmark --service --preset compact --threads 1 2 4 --json OUT.json
     python -m experiments.benchmark --peers --json OUT.json  # after `make peers`
+    python -m experiments.benchmark --authors CHECKOUT --preset paper --batches 1 --json OUT.json  # the same
 
 Times are medians, with minimum and maximum, of warm repetitions; what compiles is reported apart. MFU is the
 multiply-accumulates of the traced graph (`experiments.complexity`) over the time and over the rate of a large matrix
@@ -44,6 +45,8 @@ def parse(argv=None):
     add("--train", action="store_true", help="one training step: times and memory")
     add("--codec", action="store_true", help="encoding and decoding: whole, by part, by size, and in a new process")
     add("--peers", action="store_true", help="beside CompressAI's models and Pillow's AVIF and WebP, taking turns")
+    text = "a checkout of the authors' code (1chizhang/CLIC), whose training step takes turns with ours"
+    add("--authors", type=cli.path, metavar="CHECKOUT", help=text)
     add("--service", action="store_true", help="pictures a second of one process with several threads, by runtime")
     add("--preset", nargs="+", default=["tiny"], metavar="NAME", help="presets or experiment files (.py); tiny")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the presets")
@@ -59,8 +62,8 @@ def parse(argv=None):
     add("--machine", help="what the JSON calls this machine; by default cores, processor and memory")
     add("--json", type=cli.path, required=True, metavar="OUT", help="the file to write")
     args = parser.parse_args(argv)
-    if not (args.train or args.codec or args.service or args.peers):
-        parser.error("nothing to do: give one or more of --train, --codec, --service, --peers")
+    if not (args.train or args.codec or args.service or args.peers or args.authors):
+        parser.error("nothing to do: give one or more of --train, --codec, --service, --peers, --authors")
     if args.quick:
         args = argparse.Namespace(**vars(args) | QUICK | {"threads": args.threads or [1]})
     args.threads = args.threads or sorted({1, os.cpu_count() or 1})
@@ -127,7 +130,7 @@ def service_part(cfg: config.Config, model: str, x: np.ndarray, args) -> list[di
 
 
 def peers_part(models: dict[str, str], x: np.ndarray, args) -> list[dict]:
-    """What --peers says."""
+    """What --peers and --authors say."""
     cores = os.cpu_count() or 1
     todo = []
     for threads in args.threads:
@@ -137,7 +140,8 @@ def peers_part(models: dict[str, str], x: np.ndarray, args) -> list[dict]:
         arrays = Path(folder) / "x.npz"
         crops = crops_of(x, max(args.batches), args.crop)
         np.savez(arrays, image=coding.mirrored(x, height, width)[None], crops=crops)
-        return peers.measure(models, arrays, todo, args.repetitions, args.seconds)
+        theirs = peers.others(args.peers, args.authors)
+        return peers.measure(models, theirs, arrays, todo, args.repetitions, args.seconds)
 
 
 def crops_of(x: np.ndarray, count: int, side: int) -> np.ndarray:
@@ -149,8 +153,8 @@ def crops_of(x: np.ndarray, count: int, side: int) -> np.ndarray:
 def main(argv=None) -> int:
     """Runs the command line."""
     args = parse(argv)
-    if args.peers:
-        peers.check_environment()
+    if args.peers or args.authors:
+        peers.check(args.authors)
     chosen = [experiment.named(name) for name in args.preset]
     chosen = [settings.override(cfg, args.set) for cfg in chosen]
     x = photograph(args.image)
@@ -159,7 +163,7 @@ def main(argv=None) -> int:
     result = conditions(args.machine) | {"protocol": " ".join(__doc__.split("\n\n")[2].split())}
     with tempfile.TemporaryDirectory() as folder:
         models = {}
-        if args.codec or args.service or args.peers:
+        if args.codec or args.service or args.peers or args.authors:
             models = {cfg.name: isolated(training.published_model, cfg, Path(folder) / cfg.name) for cfg in chosen}
         if args.train:
             result["train"] = [row for cfg in _bar(chosen, "training") for row in training_part(cfg, x, args)]
@@ -168,7 +172,7 @@ def main(argv=None) -> int:
         if args.service:
             rows = (service_part(cfg, models[cfg.name], x, args) for cfg in _bar(chosen, "serving"))
             result["service"] = [row for part in rows for row in part]
-        if args.peers:
+        if args.peers or args.authors:
             result["peers"] = peers_part(models, x, args)
     args.json.parent.mkdir(parents=True, exist_ok=True)
     atomic.write(args.json, json.dumps(result, indent=1).encode())

@@ -1,4 +1,4 @@
-"""Our models and others' side by side, for `experiments.benchmark --peers`: one process each, taking turns.
+"""Our models and others' side by side, for `experiments.benchmark --peers` and --authors: a process each, in turns.
 
 Every model is asked for one operation, then the next model for the same, and so on round and round, so that whatever
 slows the machine down meets all alike. A process is kept to as many cores as it may use threads.
@@ -22,6 +22,7 @@ from experiments.paths import ROOT
 PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 MODELS = ("Elic2022Official", "mbt2018-mean")
 CODECS = ("avif", "webp")
+CHECKOUT = "compressai/models/clic_guided.py"  # what a checkout of the authors' code has
 
 
 class PeersError(UserError):
@@ -42,13 +43,22 @@ def cases(threads: int, batches: list[int]) -> list[Case]:
     return [*crops, Case(threads, "compress"), Case(threads, "decompress")]
 
 
+class Process(NamedTuple):
+    """A model or codec that a process serves."""
+
+    label: str
+    module: str
+    name: str  # the module's argument
+
+
 class Worker:
     """A process that serves `stopwatch.serve`."""
 
-    def __init__(self, module: str, name: str, arrays: Path, threads: int):
-        self.name = name
-        python = PYTHON if module == "peers_worker" else sys.executable
-        command = [str(python), "-m", f"experiments.benchmark.{module}", name, str(arrays), str(threads)]
+    def __init__(self, process: Process, arrays: Path, threads: int):
+        self.name = process.name
+        python = PYTHON if process.module == "peers_worker" else sys.executable
+        module = f"experiments.benchmark.{process.module}"
+        command = [str(python), "-m", module, process.name, str(arrays), str(threads)]
         env = os.environ | {"OMP_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu"}  # as the peers' torch has no other
         with _cores(threads):  # which the process inherits
             pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -85,31 +95,47 @@ def _cores(threads: int):
         os.sched_setaffinity(0, before)
 
 
-def check_environment():
-    """Raises: PeersError if `make peers` has not been run."""
+def check(checkout: Path | None):
+    """Raises: PeersError if `make peers` has not been run, or for a folder without the authors' code."""
+    if checkout and not (checkout / CHECKOUT).exists():
+        raise PeersError(f"--authors wants a checkout of 1chizhang/CLIC, and {checkout} has no {CHECKOUT}")
     if not PYTHON.exists():
-        raise PeersError(f"no {PYTHON}: run `make peers` first (1.4 GB), or leave --peers out")
+        raise PeersError(f"no {PYTHON}: run `make peers` first (1.4 GB), or leave --peers and --authors out")
 
 
-def measure(models: dict[str, str], arrays: Path, todo: list[Case], most: int, limit: float) -> list[dict]:
+def others(everybody: bool, checkout: Path | None) -> list[Process]:
+    """Whom ours are compared with: CompressAI's models and Pillow's codecs, and the authors' code in a checkout."""
+    found = [Process("the authors' CLIC", "peers_worker", str(checkout))] if checkout else []
+    if everybody:
+        found += [Process(f"CompressAI {name}", "peers_worker", name) for name in MODELS]
+        found += [Process(f"Pillow {name}", "worker", name) for name in CODECS]
+    return found
+
+
+def measure(
+    models: dict[str, str], theirs: list[Process], arrays: Path, todo: list[Case], most: int, limit: float
+) -> list[dict]:
     """A row for each model and case: times, in turns, and the memory of the process during that operation.
 
     Args:
       models: name to be shown -> published name or folder, of ours.
+      theirs: of `others`.
       arrays: .npz of `image` uint8 [1, H, W, 3], sides multiples of 64, and `crops` uint8 [B, S, S, 3].
       most, limit: repetitions and seconds after which a case of a model is not repeated again; at least two.
     """
-    rows = []
+    rows, ours = [], [Process(f"clic_jax {name}", "worker", path) for name, path in models.items()]
+    everyone = [
+        one for pair in itertools.zip_longest(ours, theirs) for one in pair if one
+    ]  # by turns as far as they go
     for threads in sorted({case.threads for case in todo}):
         mine = [case for case in todo if case.threads == threads]
-        for _, *process in _processes(models):
-            if process[1] in models.values():
-                _compile(Worker(*process, arrays, threads), mine)
+        for process in ours:
+            _compile(Worker(process, arrays, threads), mine)
         with contextlib.ExitStack() as stack:
             workers = {}
-            for label, *process in _processes(models):
-                workers[label] = Worker(*process, arrays, threads)
-                stack.callback(workers[label].close)
+            for process in everyone:
+                workers[process.label] = Worker(process, arrays, threads)
+                stack.callback(workers[process.label].close)
             for case in tqdm(mine, f"{threads} threads", unit="case", disable=None):
                 rows += _in_turns(workers, case, most, limit)
     return rows
@@ -125,14 +151,6 @@ def _compile(worker: Worker, todo: list[Case]):
 
 def _request(case: Case) -> dict:
     return {"op": case.op} | ({} if case.batch is None else {"batch": case.batch})
-
-
-def _processes(models: dict[str, str]) -> list[tuple[str, str, str]]:
-    """(label, module, its argument) of every process, ours and CompressAI's by turns as far as they go."""
-    ours = [(f"clic_jax {name}", "worker", path) for name, path in models.items()]
-    theirs = [(f"CompressAI {name}", "peers_worker", name) for name in MODELS]
-    mixed = [process for pair in itertools.zip_longest(ours, theirs) for process in pair if process]
-    return [*mixed, *((f"Pillow {name}", "worker", name) for name in CODECS)]
 
 
 def _in_turns(workers: dict[str, Worker], case: Case, most: int, limit: float) -> list[dict]:

@@ -1,20 +1,25 @@
-"""A model of CompressAI (InterDigital) with untrained weights, timed on request for `experiments.benchmark --peers`.
+"""A model of CompressAI (InterDigital), or the authors' CLIC, untrained, timed on request for `experiments.benchmark`.
 
 Runs in the peers' own environment (`make peers`), without JAX; see `stopwatch.serve` for what it is asked.
 """
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from experiments.benchmark import authors_checkout
 from experiments.benchmark.stopwatch import serve
 
 LMBDA = 0.0130
 
 
 def model(name: str):
-    """A model by its name there, at the sizes that its authors use for high rates."""
+    """A model by its name there, at its authors' sizes for high rates; or that of a checkout of CLIC's authors."""
+    torch.manual_seed(0)
+    if Path(name).is_dir():
+        return authors_checkout.load(name)[2].CLIC()
     if torch.version.cuda is None:  # PyPI's torchvision, which compressai imports, then lacks what it registers
         for op in ("nms", "qnms"):
             torch.library.define(f"torchvision::{op}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -25,15 +30,18 @@ def model(name: str):
         "Elic2022Official": lambda: sensetime.Elic2022Official(),
         "mbt2018-mean": lambda: models.MeanScaleHyperprior(192, 320),
     }
-    torch.manual_seed(0)
     return make[name]()
 
 
 def main(name: str, image: str, threads: str):
-    """Serves forward and forward_backward of crops, compress and decompress of the image; both files are arrays."""
+    """Serves forward and forward_backward of crops, compress and decompress of the image; both files are arrays.
+
+    The authors' code serves the first two: its coder is not built here.
+    """
     torch.set_num_threads(int(threads))
-    net = model(name)
-    net.update()
+    net, codes = model(name), not Path(name).is_dir()
+    if codes:
+        net.update()
     arrays = np.load(image)
     x, crops = (torch.from_numpy(arrays[key]).permute(0, 3, 1, 2).contiguous() / 255 for key in ("image", "crops"))
     coded = {}
@@ -59,7 +67,8 @@ def main(name: str, image: str, threads: str):
     def decompress():
         net.decompress(**coded)
 
-    serve(dict(forward=forward, forward_backward=forward_backward, compress=compress, decompress=decompress))
+    coding = dict(compress=compress, decompress=decompress) if codes else {}
+    serve(dict(forward=forward, forward_backward=forward_backward) | coding)
 
 
 if __name__ == "__main__":

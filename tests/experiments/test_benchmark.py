@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ def test_classical_peers(tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "MODELS", ())
     arrays = tmp_path / "x.npz"
     np.savez(arrays, image=photograph(64, 64)[None], crops=photograph(64, 64)[None])
-    rows = peers.measure({}, arrays, peers.cases(1, [1]), 3, 100.0)
+    rows = peers.measure({}, peers.others(True, None), arrays, peers.cases(1, [1]), 3, 100.0)
     assert [(row["model"], row["op"]) for row in rows] == [
         (f"Pillow {name}", op) for op in ("compress", "decompress") for name in ("avif", "webp")
     ]
@@ -160,21 +161,38 @@ def test_compressai(tmp_path):
         pytest.skip("needs .venv-peers, which `make peers` makes")
     arrays = tmp_path / "x.npz"
     np.savez(arrays, image=photograph(64, 64)[None], crops=photograph(64, 64)[None])
-    rows = peers.measure({}, arrays, peers.cases(1, [1]), 2, 0.0)
+    rows = peers.measure({}, peers.others(True, None), arrays, peers.cases(1, [1]), 2, 0.0)
     found = [row["op"] for row in rows if row["model"].startswith("CompressAI")]
     assert found == [op for op in ("forward", "forward_backward", "compress", "decompress") for _ in range(2)]
 
 
+@pytest.mark.slow
+def test_authors(tmp_path):
+    """Their training step, from a checkout that $CLIC_CHECKOUT names."""
+    if not (checkout := os.environ.get("CLIC_CHECKOUT")) or not peers.PYTHON.exists():
+        pytest.skip("needs $CLIC_CHECKOUT, a checkout of 1chizhang/CLIC, and .venv-peers, which `make peers` makes")
+    arrays = tmp_path / "x.npz"
+    np.savez(arrays, image=photograph(64, 64)[None], crops=photograph(64, 64)[None])
+    rows = peers.measure({}, peers.others(False, Path(checkout)), arrays, peers.cases(2, [1]), 2, 0.0)
+    assert [(row["model"], row["op"]) for row in rows] == [
+        ("the authors' CLIC", op) for op in ("forward", "forward_backward")
+    ]
+    assert rows[1]["seconds"]["median"] > rows[0]["seconds"]["median"] > 0
+
+
 def test_a_process_that_fails(tmp_path):
     with pytest.raises(peers.PeersError, match="process of webp has ended with status 1"):
-        peers.Worker("worker", "webp", tmp_path / "none.npz", 1)
+        peers.Worker(peers.Process("webp", "worker", "webp"), tmp_path / "none.npz", 1)
 
 
 def test_bad_command_lines(monkeypatch, tmp_path, capsys):
-    for arguments in ([], ["--codec", "--crop", "100"], ["--codec", "--sizes", "0"]):
+    wrong = ([], ["--codec", "--crop", "100"], ["--codec", "--sizes", "0"])
+    for arguments in wrong:
         with pytest.raises(SystemExit) as stop:
             benchmark.main([*arguments, "--json", str(tmp_path / "x.json")])
         assert stop.value.code == 2
+    with pytest.raises(peers.PeersError, match="has no compressai/models"):
+        benchmark.main(["--authors", str(tmp_path), "--json", str(tmp_path / "x.json")])
     monkeypatch.setattr(peers, "PYTHON", tmp_path / "python")
     with pytest.raises(peers.PeersError, match="make peers"):
         benchmark.main(["--peers", "--json", str(tmp_path / "x.json")])
