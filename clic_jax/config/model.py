@@ -38,6 +38,7 @@ class ModelConfig:
     center_windows: str = "disjoint"  # where centres are pooled from: "disjoint" (the paper's) or "overlapping"
     # how a pooled centre is moved: "mlp" (the paper's), "iterative" (three rounds of k-means) or "none"
     center_offset: str = "mlp"
+    similarity_slope: float = 1.0  # what a similarity is multiplied by at the start, before its sigmoid; then learned
     similarity: str = "cosine"  # of a pixel to a centre: "cosine" (the paper's) or "euclidean" (less the distance)
     # a pixel belongs to its best centre ("hard", the paper's) or to each in proportion ("soft"); for comparison,
     # whatever it is like, to its head's largest cluster ("one") or to the centre of its place ("grid")
@@ -114,6 +115,8 @@ class ModelConfig:
         for name in ("hyper_layers", "hyper_decoder_layers"):
             if math.prod(stride for _, stride in getattr(self, name)) != 4:
                 raise ConfigError(f"model.{name}: the strides must multiply to 4, that of z over that of y")
+        if not 0 < self.similarity_slope < math.inf:
+            raise ConfigError(f"model.similarity_slope must be above 0, not {self.similarity_slope:g}")
         if self.rdoq < 0:
             raise ConfigError(f"model.rdoq must be 0 (nearest) or positive, not {self.rdoq:g}")
         allowed = {

@@ -184,7 +184,7 @@ class ClusterMixer(nn.Module):
     h and w must be multiples of 4. Features and values come from one matrix product; the input's mean is added first,
     scaled per channel by `gap_scale` (1e-5 at the start). A caller who makes the collection "intermediates" mutable
     finds `assignment` [B, E, h, w] there: which of the centres, in reading order, each position is most like.
-    The fields from `centers` on are those of `ModelConfig`, without `center_` in their names.
+    The fields from `centers` on are those of `ModelConfig`, without `center_` and `similarity_` in their names.
     Raises: ValueError for a map whose sides are not multiples of 4.
     """
 
@@ -199,6 +199,7 @@ class ClusterMixer(nn.Module):
     similarity: str = "cosine"
     assignment: str = "hard"
     normalization: str = "points"
+    slope: float = 1.0
 
     @nn.compact
     def __call__(self, x):
@@ -218,7 +219,7 @@ class ClusterMixer(nn.Module):
             centers = centers + CenterOffset(self.offset_ratio, self.act, self.dtype, side, name="offset")(both)
         centers = centers.reshape(b, self.centers, 2 * e, d)
         points = both.reshape(b, h * w, 2 * e, d)
-        alpha = self.param("alpha", nn.initializers.ones, ())
+        alpha = self.param("alpha", nn.initializers.constant(self.slope), ())
         beta = self.param("beta", nn.initializers.zeros, ())
         if self.offset == "iterative":
             centers = refine(points, centers, alpha, beta, self.similarity)

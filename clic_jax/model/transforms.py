@@ -59,6 +59,7 @@ class ClusterBlock(nn.Module):
             c.similarity,
             c.assignment,
             c.normalization,
+            c.similarity_slope,
             name="mixer",
         )
 

@@ -38,6 +38,7 @@ BLOCKS = [
     dict(assignment="one"),
     dict(assignment="grid"),
     dict(normalization="similarity"),
+    dict(similarity_slope=5.0),
 ]
 X = np.random.default_rng(0).normal(size=(2, 8, 12, 16)).astype(np.float32)
 
@@ -84,6 +85,7 @@ def test_what_changes_no_shape_keeps_names_and_draws(changes):
     full = jax.tree.map(np.asarray, full_block()[0]["params"])
     if "center_offset" in changes:
         del full["mixer"]["offset"]
+    full["mixer"]["alpha"] = full["mixer"]["alpha"] * changes.get("similarity_slope", 1)
     jax.tree.map(np.testing.assert_array_equal, full, jax.tree.map(np.asarray, params))
 
 
@@ -216,3 +218,9 @@ def test_values_that_do_not_exist(changes):
     (name,) = changes
     with pytest.raises(ConfigError, match=f"model.{name} must be one of .*, not {changes[name]!r}"):
         ModelConfig(**changes)
+
+
+@pytest.mark.parametrize("slope", [0.0, -1.0, float("nan"), float("inf")])
+def test_slopes_that_do_not_exist(slope):
+    with pytest.raises(ConfigError, match="model.similarity_slope must be above 0, not"):
+        ModelConfig(similarity_slope=slope)
