@@ -3,7 +3,7 @@
 Our reading: the separable 3x3 convolution that each gate weighs, without the gate.
 
 As published: +4.0 % of rate at equal PSNR (attention -> convolution; one model near 0.2 bpp, Kodak).
-Ours: not measured yet (`python -m experiments.ablation`).
+Ours: +3.1 % (95 %: ±2.1), `mini`, 2 seeds, 600 steps, 7 held-out photographs (docs/ablations.md).
 """
 
 import dataclasses

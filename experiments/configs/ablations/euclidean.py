@@ -3,7 +3,7 @@
 Our reading: less the root of the mean squared difference, in the same sigmoid.
 
 As published: +2.4 % of rate at equal PSNR (cosine -> Euclidean distance; one model near 0.2 bpp, Kodak).
-Ours: not measured yet (`python -m experiments.ablation`).
+Ours: not resolved, +1.0 % (95 %: ±2.1), `mini`, 2 seeds, 600 steps, 7 held-out photographs (docs/ablations.md).
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
 Our reading: the same network ends in one map a channel, the correction itself, and nothing is sent.
 
 As published: +2.9 % of rate at equal PSNR (GuidedPQF -> normal PQF; one model near 0.2 bpp, Kodak).
-Ours: not measured yet (`python -m experiments.ablation`).
+Ours: not resolved, +0.4 % (95 %: ±2.1), `mini`, 2 seeds, 600 steps, 7 held-out photographs (docs/ablations.md).
 """
 
 import dataclasses
