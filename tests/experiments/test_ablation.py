@@ -1,5 +1,6 @@
 """A study on a micro model: trained in turn, stopped, killed and gone on with, measured, told."""
 
+import functools
 import json
 import math
 import os
@@ -255,14 +256,17 @@ def test_two_seeds_have_the_spread_of_all_variants():
 
 @pytest.mark.slow  # training steps compile, in two processes
 def test_processes_do_the_same(folder, whole, monkeypatch):
-    """Each with a variant: the points and parameters of the study in one process."""
+    """Each with a variant: the study in one process, but for roundings of sums that fewer processors share."""
     flags = os.environ["XLA_FLAGS"].split()
     monkeypatch.setenv("XLA_FLAGS", " ".join(flag for flag in flags if "device_count" not in flag))
     assert ablation.main(command(folder, "jobs", "--steps", str(STEPS), "--estimate", "--jobs", "2")) == 0
-    assert found(folder / "jobs")["points"] == found(whole[0])["points"]
+    for name, seeds in found(whole[0])["points"].items():
+        for seed, points in seeds.items():
+            for key in ("bpp", "psnr"):
+                assert found(folder / "jobs")["points"][name][seed][key] == pytest.approx(points[key], rel=1e-3)
     for run in ("full/0", "no_attention/1"):
         ours, theirs = (published.load_published(path / run)[1] for path in (folder / "jobs", whole[0]))
-        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), ours, theirs)
 
 
 @pytest.mark.slow  # training steps compile
