@@ -221,7 +221,7 @@ def _filled(value, key, shape):
 
 
 def init_params(config: ModelConfig, seed: int = 0):
-    """Initial parameters; `initial` says how they are drawn. Nothing of the graph is computed for them."""
+    """Initial parameters; `initial` says how they are drawn. Of the graph only what sees no input is computed."""
     x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     lmbda = jax.ShapeDtypeStruct((1,), jnp.float32)
     return CLIC(config).lazy_init(jax.random.key(seed), x, lmbda)["params"]

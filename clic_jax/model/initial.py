@@ -1,6 +1,7 @@
 """Initial values of parameters. NumPy draws them, where it can: XLA compiles a program for every parameter.
 
-`mini` has 735, and took 68 s to draw on one core; by NumPy a second or two. They are the same on every platform.
+`mini` has 735, and took 68 s to draw on one core; by NumPy 14, nearly all of them for what Flax then computes of
+parameters alone, and 1.3 in the same process again. The values are the same on every platform.
 """
 
 import jax

@@ -102,7 +102,7 @@ def _damp(tree, config: ModelConfig):
     """Scales the last layer of every residual branch by RESIDUAL_GAIN."""
     last = {"pointwise", "conv2"}
     if config.attention == "none":  # nothing comes after the mixer and the MLP
-        last |= {"conv": {"mixer"}}.get(config.mixer, {"proj"}) | {"fc2"}
+        last |= {"fc2", "mixer" if config.mixer == "conv" else "proj"}
 
     def visit(path, leaf):
         names = {getattr(p, "key", "") for p in path}

@@ -102,17 +102,17 @@ def main(argv=None) -> int:
     work.prepare()
     with runtime.usual_settings():
         settled, photographs = settle(args)
-        images = sum(1 for _ in data.whole_images(args.valid))  # a damaged one is told at once
+        held_out = [x for _, x in data.whole_images(args.valid)]
         study.remember(settled)
         with loop.stop_signals() as asked:
-            points = work.do(settled, photographs, args, asked)
+            points = work.do(settled, photographs, held_out, args, asked)
         if points is None:
             training.say(f"stopped; the same command goes on with {args.out}")
             return 130
     result = {
         "study": settled.about | {"steps": settled.steps},
         "machine": machine.describe(),
-        "images": images,
+        "images": len(held_out),
         "qualities": list(args.qualities),
         "rows": tables.rows(points, costs(settled), {name: study.published(name) for name in settled.configs}),
         "points": points,

@@ -124,9 +124,7 @@ def measure(
       most, limit: repetitions and seconds after which a case of a model is not repeated again; at least two.
     """
     rows, ours = [], [Process(f"clic_jax {name}", "worker", path) for name, path in models.items()]
-    everyone = [
-        one for pair in itertools.zip_longest(ours, theirs) for one in pair if one
-    ]  # by turns as far as they go
+    everyone = [one for pair in itertools.zip_longest(ours, theirs) for one in pair if one]  # by turns
     for threads in sorted({case.threads for case in todo}):
         mine = [case for case in todo if case.threads == threads]
         for process in ours:
