@@ -62,7 +62,10 @@ def symbols(config: ModelConfig, params, x: np.ndarray, lmbda: float) -> tuple[l
 
 
 def counted(sets: list[np.ndarray]) -> np.ndarray:
-    """Bits of each integer -16..16 under a table counted on flat arrays of them, the fixed one mixed in."""
+    """Bits of each integer -16..16 under a table counted on flat arrays of them, the fixed one mixed in.
+
+    Not by `coding.tables.measured_tables`, which gives both signs one frequency: maps may well have one that prevails.
+    """
     fixed = 2.0 ** -coefficients.bits(np.arange(-coefficients.LARGEST, coefficients.LARGEST + 1))
     counts = np.bincount(np.concatenate(sets) + coefficients.LARGEST, minlength=len(fixed))
     return -np.log2((counts + TRUST * fixed / fixed.sum()) / (counts.sum() + TRUST))
