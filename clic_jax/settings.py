@@ -59,8 +59,8 @@ def from_json(text: str) -> Config:
         )
     except (TypeError, KeyError, json.JSONDecodeError) as error:
         raise ConfigError(f"this config was written by another version of clic_jax: {error}") from None
-    if sum(config.model.depths) > MAX_BLOCKS or not isinstance(config.name, str):
-        raise ConfigError(f"this config has more than {MAX_BLOCKS} blocks in model.depths, or a name that is no text")
+    if max(sum(config.model.depths), sum(config.model.depths_of_g_s)) > MAX_BLOCKS or not isinstance(config.name, str):
+        raise ConfigError(f"this config has more than {MAX_BLOCKS} blocks in g_a or g_s, or a name that is no text")
     return config
 
 
@@ -78,7 +78,7 @@ def _fits(value, default, limited: bool) -> bool:
     """Whether `value` is of the type of `default`, a tuple of such of any length up to MAX_LAYERS."""
     if isinstance(default, tuple):
         fits = isinstance(value, tuple) and len(value) <= MAX_LAYERS
-        return fits and all(_fits(item, default[0], limited) for item in value)
+        return fits and all(_fits(item, (default or (0,))[0], limited) for item in value)  # () is of whole numbers
     if isinstance(default, (bool, str)):
         return type(value) is type(default)
     kinds = (int, float) if isinstance(default, float) else (int,)

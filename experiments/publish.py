@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 
-from clic_jax import runtime
+from clic_jax import runtime, settings
 from clic_jax.checkpoints import published
 from clic_jax.exchange.publish import check_replaceable, crops_of, publish
 from clic_jax.light import export
@@ -19,8 +19,10 @@ from experiments import cli
 
 
 def add_light(folder: Path) -> None:
-    """Exports a published folder for the runtime onnx, or says how it can be."""
-    if export.possible():
+    """Exports a published folder for the runtime onnx, or says how it can be, or why it cannot."""
+    if reason := export.unsupported(settings.from_json((folder / "config.json").read_text()).model):
+        print(f"not exported for the runtime onnx: it has {reason}")
+    elif export.possible():
         export.write(folder)
     else:
         print(f"not exported for the runtime onnx: {export.REMEDY}, then clic-jax export {folder}")

@@ -98,6 +98,7 @@ def test_unknown_preset_lists_those_that_exist():
     "changes, word",
     [
         (dict(depths=(2, 2)), "depths"),
+        (dict(synthesis_depths=(2, 2)), "synthesis_depths"),
         (dict(heads=(4, 4, 4, 4, 4)), "heads"),
         (dict(blocks=("conv",)), "blocks"),
         (dict(stem_stride=4), "stride"),
@@ -138,7 +139,8 @@ def test_impossible_training(changes):
 
 
 @pytest.mark.parametrize(
-    "name, channels", [("paper", 320), ("small", 256), ("compact", 192), ("tiny", 192), ("mini", 80)]
+    "name, channels",
+    [("paper", 320), ("medium", 256), ("small", 256), ("compact", 192), ("tiny", 192), ("mini", 80)],
 )
 def test_properties_of_presets(name, channels):
     """All but `paper` serve several rates."""

@@ -91,7 +91,7 @@ def layout(config) -> dict[str, Any]:
     g_s = {"leave": deconv(f"g_s.{2 * stages - 1}")}
     for i in range(stages):
         g_a[f"stage{i}"] = stage(f"g_a.{2 * i + 1}", c.depths[i])
-        g_s[f"stage{i}"] = stage(f"g_s.{2 * (stages - 1 - i)}", c.depths[i])
+        g_s[f"stage{i}"] = stage(f"g_s.{2 * (stages - 1 - i)}", c.depths_of_g_s[i])
         if i:
             g_a[f"merge{i - 1}"] = merging_proj(f"g_a.{2 * i}")
             g_s[f"split{i - 1}"] = {"expand": conv(f"g_s.{2 * (stages - i) - 1}.UP.0")}

@@ -6,13 +6,25 @@ a `TypeError`, and on the command line (`--set train.batch=8`) a `ConfigError` t
 """
 
 from clic_jax.config.model import ConfigError, ModelConfig
-from clic_jax.config.presets import COMPACT, MINI, PAPER, PAPER_LMBDAS, PRESETS, SMALL, TINY, Config, preset
+from clic_jax.config.presets import (
+    COMPACT,
+    MEDIUM,
+    MINI,
+    PAPER,
+    PAPER_LMBDAS,
+    PRESETS,
+    SMALL,
+    TINY,
+    Config,
+    preset,
+)
 from clic_jax.config.train import TrainConfig
 
 STEP_AT_UNIT_LMBDA = 0.02  # in an orthonormal transform of [0, 1] pixels, dR = -dD gives a step of 0.02 / sqrt(lmbda)
 
 __all__ = [
     "COMPACT",
+    "MEDIUM",
     "MINI",
     "PAPER",
     "PAPER_LMBDAS",

@@ -18,7 +18,8 @@ class ModelConfig:
     stem_kernel: int = 5  # side of the first convolution of g_a and the last of g_s, in pixels
     stem_stride: int = 2  # stem_stride * 2 ** (stages - 1) must be 16, the stride of y
     widths: tuple[int, ...] = (96, 192, 288, 320)  # channels of each stage of g_a; the last is M, the channels of y
-    depths: tuple[int, ...] = (2, 2, 3, 3)  # blocks of each stage, the same in g_s
+    depths: tuple[int, ...] = (2, 2, 3, 3)  # blocks of each stage of g_a
+    synthesis_depths: tuple[int, ...] = ()  # blocks of each stage of g_s, in the same order; none: as many as in g_a
     heads: tuple[int, ...] = (6, 8, 10, 12)  # clustering heads of each stage, the same in g_s
     blocks: tuple[str, ...] = ("cluster",) * 4  # block of each stage: "cluster" (the paper's) or "conv" (residual 3x3)
     synthesis_width: int = 640  # channels of the first stage of g_s; the paper's is M + feature_channels
@@ -82,6 +83,11 @@ class ModelConfig:
         return self.widths[-1]
 
     @property
+    def depths_of_g_s(self) -> tuple[int, ...]:
+        """Blocks of each stage of g_s, from the image towards the latent."""
+        return self.synthesis_depths or self.depths
+
+    @property
     def variable_rate(self) -> bool:
         """True when one model serves every lmbda between the smallest and the largest of `lmbdas`."""
         return len(self.lmbdas) > 1
@@ -98,6 +104,11 @@ class ModelConfig:
                 raise ConfigError(
                     f"model.{name} has {len(getattr(self, name))} entries, model.widths has {stages}: one a stage"
                 )
+        if len(self.synthesis_depths) not in (0, stages):
+            raise ConfigError(
+                f"model.synthesis_depths has {len(self.synthesis_depths)} entries, model.widths has {stages}: "
+                f"one a stage, or () for the blocks of g_a"
+            )
         if self.stem_stride * 2 ** (stages - 1) != 16:
             raise ConfigError(f"model.stem_stride {self.stem_stride} with {stages} stages does not give a stride of 16")
         if sum(self.groups) != self.latent_channels:

@@ -114,6 +114,26 @@ SMALL = dataclasses.replace(
     ),
 )
 
+# `small` with a decoder of half its arithmetic, as pictures are decoded more often than encoded, finer slices at first,
+# wider context networks, and the rates of `compact`.
+MEDIUM = dataclasses.replace(
+    SMALL,
+    name="medium",
+    model=dataclasses.replace(
+        SMALL.model,
+        widths=(64, 128, 256),
+        depths=(3, 5, 4),
+        synthesis_depths=(1, 3, 4),
+        heads=(4, 6, 6),
+        hyper_layers=((128, 2), (96, 2)),
+        hyper_decoder_layers=((128, 2), (0, 2)),
+        groups=(16, 16, 32, 64, 128),
+        channel_layers=((192, 3), (128, 1)),
+        parameter_widths=(384, 192),
+        lmbdas=COMPACT.model.lmbdas,
+    ),
+)
+
 # The published graph from stride 4 on, with a quarter of its channels: what ablations are measured on where there is no
 # accelerator (experiments.ablation). Of `tiny` it has what makes one short training give a whole, useful curve: one
 # model for all rates, logarithmic scales, and a linear path that starts from principal components.
@@ -143,7 +163,7 @@ MINI = Config(
     train=dataclasses.replace(TINY.train, steps=4000, batch=2, warmup=50, schedule="cosine", ema=0.99),
 )
 
-PRESETS = {config.name: config for config in (PAPER, SMALL, COMPACT, TINY, MINI)}
+PRESETS = {config.name: config for config in (PAPER, MEDIUM, SMALL, COMPACT, TINY, MINI)}
 
 
 def preset(name: str) -> Config:

@@ -24,7 +24,7 @@ from clic_jax.light import integers
 from clic_jax.light.programs import FORMAT
 from clic_jax.model.arrange import positions
 from clic_jax.model.clic import CLIC
-from clic_jax.runtimes import FOLDER, ExportError
+from clic_jax.runtimes import EXPORTED, FOLDER, ExportError
 
 # its list of dependencies asks for another orbax than ours, and for much that a conversion does without
 REMEDY = "pip install onnx onnx-ir && pip install --no-deps jax2onnx==0.17.1"
@@ -39,6 +39,7 @@ def possible() -> bool:
 def write(folder: Path | str) -> None:
     """Adds the folder `light` to a published model, complete or not at all; one that is there is replaced.
 
+    Graphs in int8 that it has (`experiments.int8`) stay, if they are of the same parameters.
     Raises: ExportError where jax2onnx is not installed or cannot convert the network, or where onnxruntime computes
       something else than JAX; CheckpointError for a folder that is no published model.
     """
@@ -46,19 +47,21 @@ def write(folder: Path | str) -> None:
         raise ExportError(f"jax2onnx, which converts the networks, is not installed: {REMEDY}")
     folder = Path(folder)
     config, params, identity = published.load_published(folder)
-    for name, value in (("pqf", "plain"), ("gains", "scalar")):  # of ablations
-        if getattr(config.model, name) == value:
-            raise ExportError(f"{folder} has model.{name} = {value!r}, which the runtime jax alone computes")
+    if reason := unsupported(config.model):
+        raise ExportError(f"{folder} has {reason}")
     data = published.load_coding(folder)
     params = jax.device_get(params)
     context = FixedContext(config.model, params, data["exponents"])
     gains = {name: np.asarray(params[name]) for name in ("log_gain", "log_inverse_gain") if name in params}
     graphs, expected = _graphs(config.model, params)
+    kept = _int8(folder, identity)
     with explained(f"cannot write {folder / FOLDER}", UserError), atomic.new_folder(folder / FOLDER) as made:
         made.mkdir()
         (made / "network.npz").write_bytes(integers.packed(context, **gains))
         for name, graph in graphs.items():
             (made / f"{name}.onnx").write_bytes(graph.SerializeToString())
+        for name, graph in kept.items():
+            (made / name).write_bytes(graph)
         digests = {f"{FOLDER}/{path.name}": path for path in sorted(made.iterdir())}
         digests |= {name: folder / name for name in ("config.json", "coding.json")}
         about = {
@@ -69,6 +72,27 @@ def write(folder: Path | str) -> None:
         }
         (made / "about.json").write_text(json.dumps(about, indent=1))
         _compare(made, expected)
+
+
+def unsupported(config: ModelConfig) -> str | None:
+    """What keeps a model, one of an ablation, to the runtime jax; None for all others."""
+    for name, value in (("pqf", "plain"), ("gains", "scalar")):
+        if getattr(config, name) == value:
+            return f"model.{name} = {value!r}, which the runtime jax alone computes"
+    return None
+
+
+def _int8(folder: Path, identity: str) -> dict[str, bytes]:
+    """The undamaged graphs in int8 of an export of that model, by name."""
+    try:
+        about = json.loads((folder / EXPORTED).read_text())
+        if (about["model_id"], about["format"]) != (identity, FORMAT):
+            return {}
+        found = {path.name: path.read_bytes() for path in (folder / FOLDER).glob("*.int8.onnx")}
+        hashes = {name: about["sha256"].get(f"{FOLDER}/{name}") for name in found}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+    return {name: graph for name, graph in found.items() if hashlib.sha256(graph).hexdigest() == hashes[name]}
 
 
 def transforms(config: ModelConfig, params) -> dict:

@@ -114,13 +114,14 @@ class Stage(nn.Module):
 
     config: ModelConfig
     index: int
+    depth: int  # blocks
     dtype: Any = None
     remat: bool = False  # keep the input of each block only, and compute the rest anew in the backward pass
 
     @nn.compact
     def __call__(self, x):
         c = self.config
-        for i in range(c.depths[self.index]):
+        for i in range(self.depth):
             name, heads, anew = f"block{i}", c.heads[self.index], self.remat
             if c.blocks[self.index] == "conv":
                 block = ConvBlock(c, self.dtype, name=name)
@@ -150,7 +151,7 @@ class Analysis(nn.Module):
             if i:
                 merge = PatchMerge(width, c.mlp_ratio, c.activation, c.linear_path, self.dtype, name=f"merge{i - 1}")
                 x = remat.block(merge, x) if self.remat else merge(x)
-            x = Stage(c, i, self.dtype, self.remat, name=f"stage{i}")(x)
+            x = Stage(c, i, c.depths[i], self.dtype, self.remat, name=f"stage{i}")(x)
         return x.astype(jnp.float32)
 
 
@@ -186,7 +187,7 @@ class Synthesis(nn.Module):
         if x.shape[-1] != c.synthesis_width:
             x = Conv(c.synthesis_width, 1, dtype=self.dtype, name="enter")(x)
         for i in reversed(range(len(c.widths))):
-            x = Stage(c, i, self.dtype, self.remat, name=f"stage{i}")(x)
+            x = Stage(c, i, c.depths_of_g_s[i], self.dtype, self.remat, name=f"stage{i}")(x)
             if i:
                 x = PatchSplit(c.widths[i - 1], dtype=self.dtype, name=f"split{i - 1}")(x)
         if c.stem_kernel == c.stem_stride:

@@ -14,13 +14,14 @@ from clic_jax.config import ConfigError, ModelConfig
 from clic_jax.model.clic import init_params
 
 FREE = ("lmbdas", "density", "rdoq")  # change no shape but that of the gains
-GROWING = ("depths", "parameter_widths", "spatial_ratios")  # each entry may be larger
+GROWING = ("depths", "synthesis_depths", "parameter_widths", "spatial_ratios")  # each entry may be larger
 HIDDEN = ("hyper_layers", "hyper_decoder_layers", "channel_layers")  # (width, ...) each; all but the last may be wider
 LAST_OF_BRANCH = ("conv2", "pointwise")  # the layers that end the residual branches of the blocks of g_a and g_s
 
 
 def check_grows(old: ModelConfig, new: ModelConfig) -> None:
     """Raises: ConfigError naming the first setting by which `new` is not `old` with more of the same."""
+    old, new = _spelt_out(old), _spelt_out(new)
     for field in dataclasses.fields(ModelConfig):
         a, b = getattr(old, field.name), getattr(new, field.name)
         if field.name in GROWING:
@@ -77,7 +78,10 @@ def shrunk(old: ModelConfig, params, new: ModelConfig):
     Returns: (config, parameters): `old` with the smaller of both models' depths and hidden widths and all else as it
     was, which `grown` then takes to `new` or refuses; a tree of NumPy arrays.
     """
-    config = dataclasses.replace(old, **{name: _smaller(name, old, new) for name in GROWING + HIDDEN})
+    left = {name: _smaller(name, _spelt_out(old), _spelt_out(new)) for name in GROWING + HIDDEN}
+    if not old.synthesis_depths and left["synthesis_depths"] == left["depths"]:
+        del left["synthesis_depths"]  # unsaid as before
+    config = dataclasses.replace(old, **left)
     known = {_names(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 
     def taken(path, left):
@@ -93,6 +97,11 @@ def shrunk(old: ModelConfig, params, new: ModelConfig):
         return leaf[..., rows, : left.shape[-1]]
 
     return config, jax.tree_util.tree_map_with_path(taken, jax.eval_shape(lambda: init_params(config)))
+
+
+def _spelt_out(model: ModelConfig) -> ModelConfig:
+    """The same model, whose g_s has its own depths also where they are those of g_a."""
+    return dataclasses.replace(model, synthesis_depths=model.depths_of_g_s)
 
 
 def _smaller(name: str, old: ModelConfig, new: ModelConfig) -> tuple:

@@ -251,6 +251,7 @@ def test_a_training_step_with_coding_data_is_no_way_around(folder):
         ("checkerboard_blocks", 1),
         ("activation", None),
         ("depths", [8192, 1]),
+        ("synthesis_depths", [8192, 1]),
     ],
 )
 def test_a_config_beyond_all_use(published_micro, name, value):

@@ -19,7 +19,7 @@ def test_a_preset_and_its_file_are_one(name):
 
 
 def test_neither_file_nor_preset():
-    with pytest.raises(config.ConfigError, match="no preset 'micro'; there are paper, small, compact, tiny"):
+    with pytest.raises(config.ConfigError, match="no preset 'micro'; there are paper, medium, small, compact, tiny"):
         experiment.named("micro")
     with pytest.raises(config.ConfigError, match="no experiment file micro.py; .*tiny.py"):
         experiment.named("micro.py")

@@ -1,10 +1,12 @@
 """Publishing replaces published weights once the new ones are there, and nothing else, and nothing released."""
 
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 
+from clic_jax import settings
 from clic_jax.checkpoints import installed, published
 from clic_jax.checkpoints.arrays import CheckpointError
 from clic_jax.exchange import publish
@@ -73,3 +75,13 @@ def test_a_run_that_could_not_publish_does_not_begin(tmp_path):
     with pytest.raises(CheckpointError, match="holds no published model"):
         train.main(["--out", str(tmp_path / "run"), "--set", "train.batch=8"])
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["published"]
+
+
+def test_models_of_ablations_are_not_exported(tmp_path, capsys):
+    """Those that onnxruntime cannot code with: it is said, and no error, as what was asked for is done."""
+    for name, value in (("pqf", "plain"), ("gains", "scalar")):
+        model = dataclasses.replace(MICRO.model, **{name: value})
+        (tmp_path / "config.json").write_text(settings.to_json(dataclasses.replace(MICRO, model=model)))
+        command.add_light(tmp_path)
+        assert f"it has model.{name} = '{value}', which the runtime jax alone computes" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

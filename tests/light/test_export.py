@@ -1,9 +1,11 @@
 """Exporting a model: what is missing, and what comes out wrong, is one line that leaves nothing behind."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from onnx import TensorProto, helper
 
 from clic_jax import runtimes
 from clic_jax.light import export
+from experiments import int8
 from tests.conftest import ROOT
 from tests.micro import MICRO
 
@@ -60,3 +63,25 @@ def test_a_graph_that_differs(published_micro, tmp_path, monkeypatch):
     with pytest.raises(runtimes.ExportError, match="h_a in onnxruntime differs from JAX by 2 of its largest value"):
         export.write(folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in published_micro.iterdir())
+
+
+def test_graphs_in_int8_stay(published_micro, tmp_path, monkeypatch):
+    """An export made anew has those that were made for the same parameters, and none that is damaged."""
+    folder = Path(shutil.copytree(published_micro, tmp_path / "micro"))
+    monkeypatch.setattr(export, "_graphs", lambda *_: ({}, {}))
+
+    def kept():
+        export.write(folder)
+        told = json.loads((folder / "light/about.json").read_text())["sha256"]
+        there = {path.name: path.read_bytes() for path in (folder / "light").glob("*.onnx")}
+        assert {name.removeprefix("light/") for name in told if name.endswith(".onnx")} == there.keys()
+        return there
+
+    assert kept() == {}
+    int8.add(folder, {"g_a": b"a", "g_s": b"s"})
+    assert kept() == kept() == {"g_a.int8.onnx": b"a", "g_s.int8.onnx": b"s"}
+    (folder / "light/g_s.int8.onnx").write_bytes(b"damaged")
+    assert kept() == {"g_a.int8.onnx": b"a"}
+    about = json.loads((folder / "light/about.json").read_text())
+    (folder / "light/about.json").write_text(json.dumps(about | {"model_id": "12345678"}))
+    assert kept() == {}

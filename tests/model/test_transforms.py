@@ -1,5 +1,6 @@
 """Shapes of the whole graph by abstract evaluation, and the pieces that the authors' fixtures leave open."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from clic_jax.config import ModelConfig, preset
-from clic_jax.model.clic import CLIC
+from clic_jax.model.clic import CLIC, init_params
 from clic_jax.model.transforms import PatchStem, Stage
 
 
@@ -60,7 +61,7 @@ def test_stem_over_patches():
 
 @pytest.mark.parametrize("checkerboard", [True, False])
 def test_odd_cluster_blocks_have_two_branches(checkerboard):
-    stage = Stage(ModelConfig(depths=(3, 1, 1, 1), checkerboard_blocks=checkerboard), 0)
+    stage = Stage(ModelConfig(checkerboard_blocks=checkerboard), 0, depth=3)
     params = jax.eval_shape(stage.init, jax.random.key(0), jnp.zeros((1, 8, 8, 32)))["params"]
     branches = ["anchor" in params[f"block{i}"] and "non_anchor" in params[f"block{i}"] for i in range(3)]
     assert branches == [False, checkerboard, False]
@@ -68,7 +69,7 @@ def test_odd_cluster_blocks_have_two_branches(checkerboard):
 
 def test_gradients_of_empty_maps_are_finite():
     """A black image gives constant features, zero vectors to cluster and pixels without variance."""
-    stage = Stage(ModelConfig(depths=(2, 1, 1, 1), heads=(1, 1, 1, 1), head_dim=4, gate_reduction=4), 0)
+    stage = Stage(ModelConfig(heads=(1, 1, 1, 1), head_dim=4, gate_reduction=4), 0, depth=2)
     x, rng = np.zeros((1, 4, 4, 8), np.float32), np.random.default_rng(0)
     shapes = jax.eval_shape(stage.init, jax.random.key(0), x)
     for size in (0.0, 0.3):  # with every parameter at zero as well, and with random ones
@@ -80,3 +81,16 @@ def test_gradients_of_empty_maps_are_finite():
 @functools.cache
 def finite_gradients(stage):
     return jax.jit(jax.grad(lambda params, x: jnp.square(stage.apply(params, x) - 1).sum(), (0, 1)))
+
+
+def test_g_s_may_have_depths_of_its_own():
+    """Said or not, they are those of g_a where they are alike."""
+    unsaid = dataclasses.replace(preset("tiny").model, depths=(1, 2, 3))
+
+    def blocks(config, part):
+        stages = jax.eval_shape(lambda: init_params(config))[part]
+        return [sum(name.startswith("block") for name in stages.get(f"stage{i}", ())) for i in range(3)]
+
+    for said, expected in (((), [1, 2, 3]), ((1, 2, 3), [1, 2, 3]), ((2, 0, 1), [2, 0, 1])):
+        config = dataclasses.replace(unsaid, synthesis_depths=said)
+        assert blocks(config, "g_a") == [1, 2, 3] and blocks(config, "g_s") == expected

@@ -26,7 +26,13 @@ LARGER = {  # few, as each is a program to compile
         parameter_widths=(24,),
         spatial_ratios=(1.5,),
     ),
-    "all of it": dict(depths=(2, 2), parameter_widths=(20,), spatial_ratios=(2.0,), lmbdas=(0.002, 0.01, 0.05, 0.1)),
+    "all of it": dict(
+        depths=(2, 2),
+        synthesis_depths=(2, 1),
+        parameter_widths=(20,),
+        spatial_ratios=(2.0,),
+        lmbdas=(0.002, 0.01, 0.05, 0.1),
+    ),
     "nothing": {},
 }
 
@@ -109,7 +115,8 @@ def test_gains_of_another_distortion_keep_their_places():
 @pytest.mark.parametrize(
     "change",
     [
-        dict(depths=(1, 0)),
+        dict(depths=(1, 0), synthesis_depths=(1, 1)),
+        dict(synthesis_depths=(1, 0)),
         dict(parameter_widths=(8,)),
         dict(parameter_widths=(16, 16)),
         dict(hyper_layers=((16, 2), (16, 2))),
@@ -136,7 +143,8 @@ def test_shrinking_takes_away_what_growing_added(name):
     """Bit for bit, but for gains that were interpolated twice."""
     params, larger = random_params(SMALL), dataclasses.replace(SMALL, **LARGER[name])
     config, kept = shrunk(larger, grown(SMALL, params, larger), SMALL)
-    assert config == dataclasses.replace(SMALL, lmbdas=larger.lmbdas)
+    spelt_out = larger.synthesis_depths and SMALL.depths  # a model that says the depths of g_s says them afterwards
+    assert config == dataclasses.replace(SMALL, lmbdas=larger.lmbdas, synthesis_depths=spelt_out)
     again = grown(config, kept, SMALL)
     for gains in ("log_gain", "log_inverse_gain"):
         np.testing.assert_allclose(again.pop(gains), params[gains], rtol=1e-5)
