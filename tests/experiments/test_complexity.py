@@ -38,7 +38,12 @@ def test_paper_as_published():
 
 @pytest.mark.parametrize(
     "name, parameters, encode, decode",
-    [("tiny", 2_992_824, 12.6, 12.6), ("compact", 3_803_736, 19.3, 19.3), ("small", 11_844_320, 60, 60)],
+    [
+        ("tiny", 2_992_824, 12.6, 12.6),
+        ("compact", 3_803_736, 19.3, 19.3),
+        ("small", 11_844_320, 60, 60),
+        ("medium", 11_489_504, 56, 37),
+    ],
 )
 def test_small_presets_cost_what_readme_says(name, parameters, encode, decode):
     report = complexity.report(config.preset(name), 256, 256, memory=False)
@@ -54,7 +59,7 @@ def test_command_line(capsys):
     cost = report["kmac_per_pixel"]
     assert cost["encode"] == pytest.approx(12.6169, abs=1e-4) and cost["decode"] == pytest.approx(12.5771, abs=1e-4)
     assert report["peak_activation_mib"] > 0
-    with pytest.raises(config.ConfigError, match="there are paper, small, compact, tiny"):
+    with pytest.raises(config.ConfigError, match="there are paper, medium, small, compact, tiny"):
         complexity.main(["--preset", "huge"])
     with pytest.raises(SystemExit) as stop:
         complexity.main(["--size", "100x100"])
