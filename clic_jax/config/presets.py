@@ -114,8 +114,8 @@ SMALL = dataclasses.replace(
     ),
 )
 
-# `small` with a decoder of half its arithmetic, as pictures are decoded more often than encoded, finer slices at first,
-# wider context networks, and the rates of `compact`.
+# `small` with half as much g_s, as pictures are decoded more often than encoded, finer slices at first, wider context
+# networks, and the rates of `compact`.
 MEDIUM = dataclasses.replace(
     SMALL,
     name="medium",

@@ -133,10 +133,10 @@ def test_without_a_compiler_one_line(monkeypatch):
 
 @pytest.mark.parametrize("path", sorted((RESULTS / "lowering").glob("*.json")), ids=lambda path: path.stem)
 def test_committed_tables(path):
-    """None failed, and who compiled it; what is compiled may be of some presets alone, and `mini` is not shipped."""
+    """None failed, and who compiled it; what is compiled may be of some presets alone."""
     result = json.loads(path.read_text())
     assert result["failed"] == 0 == sum(bool(findings.faults(row)) for row in result["programs"])
     presets = {row["preset"] for row in result["programs"]}
-    assert presets <= set(config.PRESETS) and (result["target"] or presets >= set(config.PRESETS) - {"mini"})
+    assert presets <= set(config.PRESETS) and (result["target"] or presets == set(config.PRESETS))
     assert {row["part"] for row in result["programs"]} == {"codec", "train"}
     assert set(targets.TARGETS[result["target"]].packages if result["target"] else ["jax"]) <= set(result["versions"])

@@ -115,7 +115,7 @@ def test_gains_of_another_distortion_keep_their_places():
 @pytest.mark.parametrize(
     "change",
     [
-        dict(depths=(1, 0), synthesis_depths=(1, 1)),
+        dict(depths=(1, 0)),
         dict(synthesis_depths=(1, 0)),
         dict(parameter_widths=(8,)),
         dict(parameter_widths=(16, 16)),
