@@ -25,6 +25,21 @@ runtime.release_memory()
 print(full - before, kept - before, resident_mib() - before)
 """
 
+KEEP_MORE_THAN_TWO_GIB = """
+import ctypes
+from clic_jax import memory
+import numpy as np
+
+end_of_heap = memory.of_glibc("sbrk")
+end_of_heap.restype = ctypes.c_void_p
+assert memory.keep_memory()
+before = end_of_heap(0)
+array = np.empty(2**31 + 2**28, np.uint8)  # never touched: an address range, and no memory
+full = end_of_heap(0)
+del array
+print(full - before, end_of_heap(0) - before)
+"""
+
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of memory")
 def test_kept_until_released():
@@ -34,3 +49,14 @@ def test_kept_until_released():
     assert done.returncode == 0, done.stderr
     full, kept, released = map(float, done.stdout.split())
     assert full > 250 and kept > 250 and released < 30
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs a Linux C library")
+def test_more_than_two_gib_are_kept():
+    """What glibc's largest threshold would give back, and what a step of `paper` has for its temporaries."""
+    done = subprocess.run(
+        [sys.executable, "-c", KEEP_MORE_THAN_TWO_GIB], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    full, kept = map(int, done.stdout.split())
+    assert full >= 2**31 and kept == full
