@@ -37,10 +37,10 @@ class Case(NamedTuple):
     batch: int | None = None
 
 
-def cases(threads: int, batches: list[int]) -> list[Case]:
-    """What is timed with that many threads."""
+def cases(threads: int, batches: list[int], coding: bool) -> list[Case]:
+    """What is timed with that many threads; `coding` the image as well."""
     crops = [Case(threads, op, batch) for batch in batches for op in ("forward", "forward_backward")]
-    return [*crops, Case(threads, "compress"), Case(threads, "decompress")]
+    return [*crops, *(Case(threads, op) for op in ("compress", "decompress") if coding)]
 
 
 class Process(NamedTuple):

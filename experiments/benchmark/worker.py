@@ -3,6 +3,7 @@
 See `stopwatch.serve` for what it is asked; `experiments.benchmark.peers_worker` is its counterpart.
 """
 
+import functools
 import io
 import sys
 
@@ -39,13 +40,20 @@ def ours(model: str, x: np.ndarray, crops: np.ndarray) -> dict:
     runtime.use_cache()
     memory.keep_memory()
     config, params, _ = published.load_published(model)
+    params = jax.device_put(params)
     floats, file = jnp.asarray(crops, jnp.float32) / 255, b""
 
     @jax.jit
     def whole(params, x, lmbda):
         return CLIC(config.model).apply({"params": params}, x, lmbda)[:3]
 
-    gradient = jax.jit(jax.value_and_grad(lambda p, *args: steps.loss_and_metrics(p, config, *args), has_aux=True))
+    @functools.cache
+    def gradient(batch):
+        function = jax.value_and_grad(lambda p, *args: steps.loss_and_metrics(p, config, *args), has_aux=True)
+        args = (params, floats[:batch], lmbdas(batch), jax.random.key(0))
+        # as training does it: what the compiler leaves behind, or the cache of programs, is no memory of a step
+        compiled = steps.compile_step(jax.jit(function), *args)
+        return lambda: compiled(*args)
 
     def lmbdas(batch):
         return jnp.full(batch, config.model.lmbdas[0])
@@ -58,7 +66,7 @@ def ours(model: str, x: np.ndarray, crops: np.ndarray) -> dict:
         jax.block_until_ready(whole(params, floats[:batch], lmbdas(batch)))
 
     def forward_backward(batch):
-        jax.block_until_ready(gradient(params, floats[:batch], lmbdas(batch), jax.random.key(0)))
+        jax.block_until_ready(gradient(batch)())
 
     coding = dict(compress=compress, decompress=lambda: api.decompress(file, model=model))
     return dict(forward=forward, forward_backward=forward_backward) | (coding if writes_files(model) else {})

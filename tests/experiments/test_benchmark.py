@@ -145,7 +145,7 @@ def test_classical_peers(tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "MODELS", ())
     arrays = tmp_path / "x.npz"
     np.savez(arrays, image=photograph(64, 64)[None], crops=photograph(64, 64)[None])
-    rows = peers.measure({}, peers.others(True, None), arrays, peers.cases(1, [1]), 3, 100.0)
+    rows = peers.measure({}, peers.others(True, None), arrays, peers.cases(1, [1], True), 3, 100.0)
     assert [(row["model"], row["op"]) for row in rows] == [
         (f"Pillow {name}", op) for op in ("compress", "decompress") for name in ("avif", "webp")
     ]
@@ -161,7 +161,7 @@ def test_compressai(tmp_path):
         pytest.skip("needs .venv-peers, which `make peers` makes")
     arrays = tmp_path / "x.npz"
     np.savez(arrays, image=photograph(64, 64)[None], crops=photograph(64, 64)[None])
-    rows = peers.measure({}, peers.others(True, None), arrays, peers.cases(1, [1]), 2, 0.0)
+    rows = peers.measure({}, peers.others(True, None), arrays, peers.cases(1, [1], True), 2, 0.0)
     found = [row["op"] for row in rows if row["model"].startswith("CompressAI")]
     assert found == [op for op in ("forward", "forward_backward", "compress", "decompress") for _ in range(2)]
 
@@ -173,7 +173,7 @@ def test_authors(tmp_path):
         pytest.skip("needs $CLIC_CHECKOUT, a checkout of 1chizhang/CLIC, and .venv-peers, which `make peers` makes")
     arrays = tmp_path / "x.npz"
     np.savez(arrays, image=photograph(64, 64)[None], crops=photograph(64, 64)[None])
-    rows = peers.measure({}, peers.others(False, Path(checkout)), arrays, peers.cases(2, [1]), 2, 0.0)
+    rows = peers.measure({}, peers.others(False, Path(checkout)), arrays, peers.cases(2, [1], False), 2, 0.0)
     assert [(row["model"], row["op"]) for row in rows] == [
         ("the authors' CLIC", op) for op in ("forward", "forward_backward")
     ]
