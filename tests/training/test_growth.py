@@ -132,9 +132,9 @@ def test_what_training_may_not_go_on_from(change):
         grown(SMALL, random_params(SMALL), dataclasses.replace(SMALL, **change))
 
 
-def test_density_and_rounding_are_free():
+def test_density_rounding_and_assignment_are_free():
     params = random_params(SMALL)
-    after = grown(SMALL, params, dataclasses.replace(SMALL, density="gaussian", rdoq=0.0))
+    after = grown(SMALL, params, dataclasses.replace(SMALL, density="gaussian", rdoq=0.0, assignment="one"))
     jax.tree.map(np.testing.assert_array_equal, after, params)
 
 

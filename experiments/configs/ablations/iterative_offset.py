@@ -3,7 +3,7 @@
 Our reading: three rounds, in each of which a centre becomes the mean of itself and its members.
 
 As published: +0.3 % of rate at equal PSNR (MLP -> iterative offset; one model near 0.2 bpp, Kodak).
-Ours: not measured yet (`python -m experiments.ablation`).
+Ours: not resolved, +0.8 % (95 %: ±2.9), `mini`, 2 seeds, 600 steps, 7 held-out photographs (docs/ablations.md).
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
 Not in the paper: what is left is a mean of the whole map, weighted by similarity.
 
 As published: no figure.
-Ours: not measured yet (`python -m experiments.ablation`).
+Ours: not resolved, +2.1 % (95 %: ±2.9), `mini`, 2 seeds, 600 steps, 7 held-out photographs (docs/ablations.md).
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
 Our reading: each window reaches half its length further at either end, up to the border.
 
 As published: 0.0 % of rate at equal PSNR (non-overlapped -> overlapped; one model near 0.2 bpp, Kodak).
-Ours: not measured yet (`python -m experiments.ablation`).
+Ours: not resolved, +1.2 % (95 %: ±2.9), `mini`, 2 seeds, 600 steps, 7 held-out photographs (docs/ablations.md).
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
 Not in the paper.
 
 As published: no figure.
-Ours: not measured yet (`python -m experiments.ablation`).
+Ours: not resolved, +1.2 % (95 %: ±2.9), `mini`, 2 seeds, 600 steps, 7 held-out photographs (docs/ablations.md).
 """
 
 import dataclasses

@@ -4,7 +4,7 @@ What the sigmoid is taken of starts as five times the similarity instead of once
 instead of 0.27..0.73. Not in the paper; tried against heads that put nearly all positions into one cluster.
 
 As published: no figure.
-Ours: not measured yet (`python -m experiments.ablation`).
+Ours: not resolved, +1.4 % (95 %: ±2.9), `mini`, 2 seeds, 600 steps, 7 held-out photographs (docs/ablations.md).
 """
 
 import dataclasses
