@@ -13,7 +13,7 @@ import numpy as np
 from clic_jax.config import ConfigError, ModelConfig
 from clic_jax.model.clic import init_params
 
-FREE = ("lmbdas", "density", "rdoq", "assignment")  # change no shape but that of the gains
+FREE = ("lmbdas", "density", "rdoq", "assignment")  # change no shape but that of the gains; training mends the rest
 GROWING = ("depths", "synthesis_depths", "parameter_widths", "spatial_ratios")  # each entry may be larger
 HIDDEN = ("hyper_layers", "hyper_decoder_layers", "channel_layers")  # (width, ...) each; all but the last may be wider
 LAST_OF_BRANCH = ("conv2", "pointwise")  # the layers that end the residual branches of the blocks of g_a and g_s
