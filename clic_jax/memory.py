@@ -7,7 +7,7 @@ import sys
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 
 
-def keep_memory(limit: int | None = 2**31 - 1) -> bool:
+def keep_memory(everything: bool = False) -> bool:
     """Makes large allocations on the CPU reuse memory; call it once, early, in a long-running program.
 
     XLA, as NumPy, allocates its temporary buffers anew at each call. glibc serves large ones with fresh pages from the
@@ -15,12 +15,12 @@ def keep_memory(limit: int | None = 2**31 - 1) -> bool:
     a gradient of `paper`.
 
     Args:
-      limit: bytes, below 2^31, beyond which unused memory at the end of the heap is handed back; None: nothing is. That
-        is for training, whose steps are all alike, and not for a program that now and then codes a huge picture.
+      everything: for training, whose steps are all alike. Otherwise more than 2 GiB unused at the end of the heap are
+        handed back, for a program that now and then codes a huge picture.
     Returns: False where the C library has no mallopt (macOS, Windows, musl), where nothing is changed.
     """
     mallopt = of_glibc("mallopt")
-    trim = -1 if limit is None else limit
+    trim = -1 if everything else 2**31 - 1  # never, or the largest threshold that mallopt takes
     settings = ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, trim), (M_TOP_PAD, 2**26))
     return mallopt is not None and all(mallopt(name, value) for name, value in settings)
 

@@ -32,7 +32,7 @@ import numpy as np
 
 end_of_heap = memory.of_glibc("sbrk")
 end_of_heap.restype = ctypes.c_void_p
-assert memory.keep_memory(**({"limit": None} if sys.argv[1] == "all" else {}))
+assert memory.keep_memory(everything=sys.argv[1] == "everything")
 before = end_of_heap(0)
 array = np.empty(2**31 + 2**28, np.uint8)  # never touched: an address range, and no memory
 full = end_of_heap(0)
@@ -52,11 +52,11 @@ def test_kept_until_released():
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs a Linux C library")
-@pytest.mark.parametrize("what", ["usual", "all"])
+@pytest.mark.parametrize("what", ["usual", "everything"])
 def test_more_than_two_gib(what):
     """What a step of `paper` has for its temporaries is kept for the next one; what one huge picture took is not."""
     command = [sys.executable, "-c", FREE_MORE_THAN_TWO_GIB, what]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     full, kept = map(int, done.stdout.split())
-    assert full >= 2**31 and (kept == full if what == "all" else kept < 2**28)
+    assert full >= 2**31 and (kept == full if what == "everything" else kept < 2**28)

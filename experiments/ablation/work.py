@@ -14,7 +14,7 @@ from experiments.ablation.study import Study
 def prepare() -> None:
     """What a process does before it computes."""
     runtime.use_cache()
-    memory.keep_memory(limit=None)
+    memory.keep_memory(everything=True)
 
 
 def do(work: Study, photographs: training.Photographs | None, held_out: list, args, asked: list) -> dict | None:

@@ -85,7 +85,7 @@ def running(config: Config, crops: np.ndarray, dtype: str, compiled: dict, most:
 def _set_up(config: Config, crops: np.ndarray, dtype: str):
     """(the config for these crops, one device, the state's shapes, the crops on that device)."""
     runtime.use_cache()
-    memory.keep_memory(limit=None)
+    memory.keep_memory(everything=True)
     changes = dict(batch=crops.shape[0], crop=crops.shape[1], dtype=dtype, steps_per_call=1)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
     mesh = steps.make_mesh(jax.devices()[:1])

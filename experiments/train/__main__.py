@@ -136,7 +136,7 @@ def main(argv=None) -> int:
     if args.distributed is not None:
         processes.join(args.distributed)
     runtime.use_cache()
-    memory.keep_memory(limit=None)
+    memory.keep_memory(everything=True)
     with runtime.usual_settings():
         return train(args, begin)
 

@@ -77,7 +77,7 @@ def main(argv=None) -> int:
     search.optuna()  # fails now rather than after the photographs
     base, axes, count, about, steps = settle(args)
     runtime.use_cache()
-    memory.keep_memory(limit=None)
+    memory.keep_memory(everything=True)
     with runtime.usual_settings():
         held_out = train.held_out(args.valid, base.train.metric)
         if not held_out:
