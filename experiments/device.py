@@ -6,10 +6,12 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from clic_jax.model import layers
-from experiments.benchmark.stopwatch import repeat
+from clic_jax.model import products
+from experiments.benchmark.stopwatch import repeat, timed
 
+WORTH_IT = 0.85  # share of float32's time that products of bfloat16 may take, since they are less exact
 PEAK_SIZE = {"cpu": 2048}  # side of the matrices; 8192 on accelerators
 # dense products without sparsity, 1e12 FLOP/s, as their makers publish them, by compute type (TrainConfig.dtype) and
 # by how JAX's name of the device begins; the first that fits
@@ -36,14 +38,37 @@ def matmul_peak(dtype: str = "float32") -> float:
     dtype: a compute type (`TrainConfig.dtype`); its products are as exact as those of a model that is computed in it.
     """
     n, dtype = PEAK_SIZE.get(jax.default_backend(), 8192), None if dtype == "float32" else dtype
-    a = layers.in_type(jax.random.normal(jax.random.key(0), (n, n)), dtype)
-    product = jax.jit(functools.partial(jnp.matmul, precision=layers.precision(dtype)))
+    a = products.in_type(jax.random.normal(jax.random.key(0), (n, n)), dtype)
+    product = jax.jit(lambda a, b: products.correlate(a, b, 1, dtype))
     product(a, a).block_until_ready()
     return n**3 / min(repeat(lambda: product(a, a).block_until_ready(), 20, 1.0))
 
 
+def quicker_in_bfloat16() -> bool:
+    """Whether "bfloat16_products" gain here: a layer and its gradients, measured for a second in either compute type.
+
+    True by assumption for accelerators, whose matrix units are made for it.
+    """
+    if jax.default_backend() != "cpu":
+        return True
+    x, kernel = jax.random.normal(jax.random.key(0), (1, 48, 48, 96)), jnp.full((3, 3, 96, 96), 0.1)
+
+    def call_of(dtype):
+        layer = functools.partial(products.correlate, stride=1, dtype=dtype)
+        both = jax.jit(lambda x, kernel: jax.vjp(layer, x, kernel)[1](x))
+        return lambda: jax.block_until_ready(both(x, kernel))
+
+    calls = [call_of(dtype) for dtype in ("bfloat16_products", None)]
+    for call in calls:
+        call()
+    # in turns, and the best of each: whatever else the processor does meanwhile then tells little
+    quick, exact = np.min([[timed(call) for call in calls] for _ in range(50)], axis=0)
+    return quick < WORTH_IT * exact
+
+
 def published_peak(kind: str, dtype: str) -> float | None:
     """Multiply-accumulates a second of a device of that kind in a compute type, by its maker; None where not known."""
+    dtype = "bfloat16" if dtype == "bfloat16_products" else dtype
     found = next((peaks for name, peaks in PUBLISHED_TFLOPS.items() if kind.startswith(name)), {}).get(dtype)
     return found and found * 1e12 / 2
 

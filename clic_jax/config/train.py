@@ -4,6 +4,8 @@ import dataclasses
 
 from clic_jax.config.model import ConfigError
 
+DTYPES = ("float32", "tensorfloat32", "bfloat16_products", "bfloat16")
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -26,8 +28,9 @@ class TrainConfig:
     ema: float = 0.999  # decay of the averaged parameters that are evaluated and published
     pca_start: bool = False  # start g_a and g_s as a transform codec (needs model.linear_path)
     # compute type of g_a, g_s, h_a: "float32", with all its digits on every device; "tensorfloat32", float32 whose
-    # products are an accelerator's quick ones (10 bits on NVIDIA's, 7 on TPUs); or "bfloat16". A CPU computes the first
-    # two alike. Entropy models, loss and optimiser, and the codec throughout, are float32 with all its digits.
+    # products are an accelerator's quick ones (10 bits on NVIDIA's, 7 on TPUs); "bfloat16_products", float32 whose
+    # products have factors of 7 bits, for processors that are quicker at them (docs/training.md); or "bfloat16". A CPU
+    # computes the first two alike. Entropy models, loss, optimiser, and all of the codec, have all digits of float32.
     dtype: str = "float32"
     accumulate: int = 1  # parts of the batch computed one after another, for less memory; the mean gradient is applied
     # XLA's temporaries for a step of four 256x256 crops on a CPU: 578 MiB without remat, 186 with it (small); 12,690,
@@ -50,8 +53,8 @@ class TrainConfig:
             )
         if self.schedule not in ("cosine", "hold"):
             raise ConfigError(f"train.schedule must be 'cosine' or 'hold', not {self.schedule!r}")
-        if self.dtype not in ("float32", "tensorfloat32", "bfloat16"):
-            raise ConfigError(f"train.dtype must be 'float32', 'tensorfloat32' or 'bfloat16', not {self.dtype!r}")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"train.dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
         for name, fits, what in (
             ("learning_rate", self.learning_rate > 0, "positive"),
             ("grad_clip", self.grad_clip > 0, "positive"),

@@ -12,7 +12,8 @@ import numpy as np
 from flax import linen as nn
 
 from clic_jax.model.initial import normal
-from clic_jax.model.layers import Conv, Dense, Depthwise, activation, precision
+from clic_jax.model.layers import Conv, Dense, Depthwise, activation
+from clic_jax.model.products import precision
 
 
 class SpatialGate(nn.Module):

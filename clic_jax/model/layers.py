@@ -14,19 +14,7 @@ from jax import lax
 from clic_jax.model.arrange import depth_to_space
 from clic_jax.model.checkerboard import TAPS
 from clic_jax.model.initial import fan_in_uniform, normal
-
-
-def in_type(x, dtype):
-    """`x` in a compute type (TrainConfig.dtype): None leaves it, which is float32; so is "tensorfloat32" in memory."""
-    return x.astype(jnp.float32 if dtype == "tensorfloat32" else dtype or x.dtype)
-
-
-def precision(dtype) -> lax.Precision:
-    """What products in a compute type declare: all digits of float32, or what an accelerator is quickest at.
-
-    Undeclared, products of float32 are TensorFloat32's (10 bits) on NVIDIA's GPUs, one pass of bfloat16 (7) on TPUs.
-    """
-    return lax.Precision.HIGHEST if dtype is None else lax.Precision.DEFAULT
+from clic_jax.model.products import correlate, in_type, precision
 
 
 def activation(name: str):
@@ -59,12 +47,7 @@ class Conv(nn.Module):
         if self.checkerboard:
             kernel = kernel * TAPS[..., None, None].astype(kernel.dtype)
         x = in_type(x, self.dtype)
-        kernel, exact = kernel.astype(x.dtype), precision(self.dtype)
-        if k == 1:
-            x = jnp.matmul(x, kernel, precision=exact)
-        else:
-            strides, pads, dims = (self.stride,) * 2, ((k // 2, k // 2),) * 2, ("NHWC", "HWIO", "NHWC")
-            x = lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=dims, precision=exact)
+        x = correlate(x, kernel.astype(x.dtype), self.stride, self.dtype)
         if self.use_bias:
             x = x + self.param("bias", self.bias_init or init, (self.features,)).astype(x.dtype)
         return x

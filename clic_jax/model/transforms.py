@@ -19,9 +19,9 @@ from clic_jax.model.layers import (
     PatchSplit,
     TokenMLP,
     activation,
-    in_type,
     sow_range,
 )
+from clic_jax.model.products import in_type
 
 
 class ClusterBlock(nn.Module):

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from clic_jax.coding import compiled, hyper
 from clic_jax.config import Config, ModelConfig
+from clic_jax.config.train import DTYPES
 from clic_jax.model.clic import init_params
 from clic_jax.training import data, steps
 
@@ -126,7 +127,7 @@ def of_training(config: Config, mesh, side: int = 512) -> Program:
 def training_configs(config: Config, everything: bool) -> Iterator[tuple[Config, int]]:
     """(config, devices) of the training steps of a preset: every combination, or its own and one change at a time."""
     choices = {
-        "dtype": ("float32", "tensorfloat32", "bfloat16"),
+        "dtype": DTYPES,
         "optimizer": tuple(steps.OPTIMIZERS),
         "steps_per_call": (1, 10),
         "devices": (1, 8),

@@ -18,6 +18,7 @@ all GPUs of one machine being one process's:
 """
 
 import contextlib
+import dataclasses
 import math
 import shlex
 import sys
@@ -95,6 +96,14 @@ def set_deadline(begin: float, args, cfg: config.Config, source: feed.Feed, phot
     return deadline
 
 
+def computed(cfg: config.Config) -> config.Config:
+    """The config to compile: in float32 where this processor is no quicker at `bfloat16_products`, which is told."""
+    if cfg.train.dtype != "bfloat16_products" or jax.process_count() > 1 or device.quicker_in_bfloat16():
+        return cfg
+    print("this processor gains nothing by bfloat16_products: computing in float32", file=sys.stderr, flush=True)
+    return dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, dtype="float32"))
+
+
 class Stopped(UserError):
     """Training could not go on; the message says what there is to go on from."""
 
@@ -162,7 +171,7 @@ def train(args, begin: float) -> int:
         shapes = steps.state_shapes(cfg, mesh)
         if jax.process_index() == 0:
             print(f"{cfg.name}: compiling the training step, minutes for a large model", file=sys.stderr, flush=True)
-        source = feed.open_feed(cfg, run.data, args.workers, mesh, shapes)
+        source = feed.open_feed(computed(cfg), run.data, args.workers, mesh, shapes)
         resumed = args.resume and manager.latest_step() is not None
         state = manager.restore_newest(shapes) if resumed else first_state(cfg, source.crops, args.init, mesh)
         runtime.release_memory(programs=True)  # those that drew the parameters, above all
