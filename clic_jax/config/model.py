@@ -17,7 +17,10 @@ class ModelConfig:
     # g_a and g_s: a strided stem, then stages separated by 2x2 patch merges (g_a) or splits (g_s, reversed order)
     stem_kernel: int = 5  # side of the first convolution of g_a and the last of g_s, in pixels
     stem_stride: int = 2  # stem_stride * 2 ** (stages - 1) must be 16, the stride of y
-    widths: tuple[int, ...] = (96, 192, 288, 320)  # channels of each stage of g_a; the last is M, the channels of y
+    widths: tuple[int, ...] = (96, 192, 288, 320)  # channels of each stage of g_a; the last are those of y
+    # further channels of y, not the paper's: linear in each 16x16 pixels and back, past all blocks, which see them too.
+    # They hold texture that a narrow last stage has no room for, and pay at high rates
+    detail_channels: int = 0
     depths: tuple[int, ...] = (2, 2, 3, 3)  # blocks of each stage of g_a
     synthesis_depths: tuple[int, ...] = ()  # blocks of each stage of g_s, in the same order; none: as many as in g_a
     heads: tuple[int, ...] = (6, 8, 10, 12)  # clustering heads of each stage, the same in g_s
@@ -80,7 +83,7 @@ class ModelConfig:
     @property
     def latent_channels(self) -> int:
         """M, the channels of y."""
-        return self.widths[-1]
+        return self.widths[-1] + self.detail_channels
 
     @property
     def depths_of_g_s(self) -> tuple[int, ...]:
@@ -113,7 +116,8 @@ class ModelConfig:
             raise ConfigError(f"model.stem_stride {self.stem_stride} with {stages} stages does not give a stride of 16")
         if sum(self.groups) != self.latent_channels:
             raise ConfigError(
-                f"model.groups sum to {sum(self.groups)}, but y has {self.latent_channels} channels (model.widths)"
+                f"model.groups sum to {sum(self.groups)}, but y has {self.latent_channels} channels (the last of "
+                f"model.widths, and model.detail_channels)"
             )
         if list(self.lmbdas) != sorted(set(self.lmbdas)) or min(self.lmbdas, default=0) <= 0:
             raise ConfigError(f"model.lmbdas must be positive and rising, not {self.lmbdas}")

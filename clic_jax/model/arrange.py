@@ -13,6 +13,13 @@ def depth_to_space(x, block: int = 2):
     return x.transpose(0, 1, 4, 2, 5, 3).reshape(b, h * block, w * block, c // block**2)
 
 
+def space_to_depth(x, block: int = 2):
+    """[B, H * block, W * block, C] -> [B, H, W, block^2 * C]; pixel (i, j)'s channel c is (i * block + j) * C + c."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // block, block, w // block, block, c)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // block, w // block, block**2 * c)
+
+
 def positions(h: int, w: int) -> np.ndarray:
     """Coordinates [H, W, 2], row and column, each from -0.5 to 0.5 over the image (the paper's positional map)."""
 

@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from clic_jax.config import ModelConfig
 from clic_jax.model import remat
-from clic_jax.model.arrange import depth_to_space, positions
+from clic_jax.model.arrange import depth_to_space, positions, space_to_depth
 from clic_jax.model.attention import ChannelGate, SeparableConv, SpatialGate, WindowAttention
 from clic_jax.model.checkerboard import anchor_mask
 from clic_jax.model.clustering import ClusterMixer
@@ -15,6 +15,7 @@ from clic_jax.model.layers import (
     ChannelNorm,
     Conv,
     Deconv,
+    Dense,
     PatchMerge,
     PatchSplit,
     TokenMLP,
@@ -142,7 +143,7 @@ class Analysis(nn.Module):
 
     @nn.compact
     def __call__(self, x, where=None):
-        c = self.config
+        c, picture = self.config, x
         if c.positions:
             where = positions(*x.shape[1:3]) if where is None else where  # given, where the size is not known yet
             x = jnp.concatenate([x, jnp.broadcast_to(where, (*x.shape[:3], 2)).astype(x.dtype)], axis=-1)
@@ -152,6 +153,9 @@ class Analysis(nn.Module):
                 merge = PatchMerge(width, c.mlp_ratio, c.activation, c.linear_path, self.dtype, name=f"merge{i - 1}")
                 x = remat.block(merge, x) if self.remat else merge(x)
             x = Stage(c, i, c.depths[i], self.dtype, self.remat, name=f"stage{i}")(x)
+        if c.detail_channels:
+            detail = Dense(c.detail_channels, dtype=self.dtype, name="detail")
+            x = jnp.concatenate([x, detail(space_to_depth(picture, 16))], -1)
         return x.astype(jnp.float32)
 
 
@@ -167,10 +171,7 @@ class PatchStem(nn.Module):
     def __call__(self, x):
         if self.kernel != self.stride:
             return Conv(self.features, self.kernel, self.stride, dtype=self.dtype, name="conv")(x)
-        b, h, w, c = x.shape
-        s = self.stride
-        x = x.reshape(b, h // s, s, w // s, s, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, h // s, w // s, s * s * c)
-        return Conv(self.features, 1, dtype=self.dtype, name="conv")(x)
+        return Conv(self.features, 1, dtype=self.dtype, name="conv")(space_to_depth(x, self.stride))
 
 
 class Synthesis(nn.Module):
@@ -184,6 +185,7 @@ class Synthesis(nn.Module):
     def __call__(self, x):
         c = self.config
         x = in_type(x, self.dtype)
+        detail = x[..., c.widths[-1] : c.latent_channels]
         if x.shape[-1] != c.synthesis_width:
             x = Conv(c.synthesis_width, 1, dtype=self.dtype, name="enter")(x)
         for i in reversed(range(len(c.widths))):
@@ -194,6 +196,8 @@ class Synthesis(nn.Module):
             x = depth_to_space(Conv(3 * c.stem_stride**2, 1, dtype=self.dtype, name="leave")(x), c.stem_stride)
         else:
             x = Deconv(3, c.stem_kernel, c.stem_stride, self.dtype, name="leave")(x)
+        if c.detail_channels:
+            x = x + depth_to_space(Dense(3 * 16**2, dtype=self.dtype, name="detail")(detail), 16)
         return x.astype(jnp.float32)
 
 

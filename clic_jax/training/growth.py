@@ -26,6 +26,10 @@ def check_grows(old: ModelConfig, new: ModelConfig) -> None:
         a, b = getattr(old, field.name), getattr(new, field.name)
         if field.name in GROWING:
             fits = len(a) == len(b) and all(x <= y for x, y in zip(a, b))
+        elif field.name == "groups":
+            fits = a == b[: len(a)]
+        elif field.name == "detail_channels":
+            fits = a in (0, b)
         elif field.name in HIDDEN:
             fits = len(a) == len(b) and a[-1] == b[-1]
             fits = fits and all(x[0] <= y[0] and x[1:] == y[1:] for x, y in zip(a, b))
@@ -66,7 +70,8 @@ def grown(old: ModelConfig, params, new: ModelConfig, seed: int = 0):
         names = _names(path)
         if names in known:
             return _placed(np.asarray(known[names]), np.array(drawn), _moved(names, old, new))
-        return np.zeros_like(drawn) if names[-2] in LAST_OF_BRANCH else np.asarray(drawn)
+        silent = names[-2] in LAST_OF_BRANCH or names[:2] == ("g_s", "detail")
+        return np.zeros_like(drawn) if silent else np.asarray(drawn)
 
     return jax.tree_util.tree_map_with_path(place, init_params(new, seed))
 
@@ -144,6 +149,8 @@ def _moved(names, old, new):
         group = old.groups[int(names[1].removeprefix("parameters_"))]  # it sees the neighbours first
         before, after = (int(c.spatial_ratios[-1] * group) for c in (old, new))
         return before, after - before
+    if names[:2] == ("g_s", "enter"):  # it sees y_hat first, then the latent feature
+        return old.latent_channels, new.latent_channels - old.latent_channels
     return 0, 0
 
 

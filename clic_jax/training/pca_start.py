@@ -5,9 +5,11 @@ what is left. Needs `linear_path` (patch merges without MLP and norm) and a stem
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from clic_jax.config import STEP_AT_UNIT_LMBDA, ConfigError, ModelConfig
+from clic_jax.model.clic import CLIC
 
 RESIDUAL_GAIN = 0.1  # the residual branches start at a tenth of their usual size
 # lmbda of 1 - MS-SSIM over that of 255^2 * MSE at the same rate: 1,333 to 1,253 in the lists that papers train with
@@ -27,7 +29,7 @@ def transform_codec(params, config: ModelConfig, crops, metric: str = "mse"):
     """
     c = config
     fits = c.linear_path and c.stem_kernel == c.stem_stride and len(c.widths) > 1
-    if not fits or c.synthesis_width not in (c.latent_channels, c.latent_channels + c.feature_channels):
+    if not fits or c.synthesis_width not in (c.widths[-1], c.widths[-1] + c.feature_channels):
         raise ConfigError(
             "train.pca_start needs model.linear_path=True, two stages or more, model.stem_kernel equal to "
             "model.stem_stride, and model.synthesis_width equal to the last of model.widths, alone or with "
@@ -37,7 +39,7 @@ def transform_codec(params, config: ModelConfig, crops, metric: str = "mse"):
     for name in ("g_a", "g_s"):
         params[name] = _damp(params[name], c)
     g_a, g_s = params["g_a"], params["g_s"]
-    step = STEP_AT_UNIT_LMBDA / np.sqrt(c.reference_lmbda / (MS_SSIM_LMBDA if metric == "ms-ssim" else 1))
+    step = _step(c, metric)
     s, x = c.stem_stride, crops.astype(np.float64) / 255 - 0.5
 
     patches = _blocks(x, s)
@@ -73,10 +75,60 @@ def transform_codec(params, config: ModelConfig, crops, metric: str = "mse"):
         split["kernel"][: len(after), : 4 * known] = _channel_major(backward, 2, known)
         x, balance = patches @ basis * after, after
     if "enter" in g_s:
-        _set_identity(g_s["enter"], min(c.latent_channels, c.synthesis_width))
+        _set_identity(g_s["enter"], min(c.widths[-1], c.synthesis_width))
     if c.log_scale:
         _set_scales(params["context"], c, np.maximum(deviation / step, 0.05))
     return params
+
+
+def with_details(params, config: ModelConfig, crops, metric: str = "mse"):
+    """`params` whose `model.detail_channels` are the principal components of what the rest of the model leaves.
+
+    That is the error of decoding y without rounding at the largest lmbda, as far as it is linear in the pixels.
+
+    Args: as for `transform_codec`; params may be trained; crops uint8 [n, S, S, 3], S a multiple of 64: some ten
+        million pixels.
+    Returns: a new parameter tree of NumPy arrays.
+    """
+    c, model = config, CLIC(config)
+    params = jax.tree.map(np.array, params)
+    params["g_s"]["detail"] = jax.tree.map(np.zeros_like, params["g_s"]["detail"])
+
+    @jax.jit
+    def error(params, x):
+        lmbda = jnp.float32(c.lmbdas[-1:])
+        tensors = model.apply({"params": params}, x, lmbda).tensors
+        log_inverse = model.apply({"params": params}, lmbda, method=CLIC.gains)[1]
+        return x - model.apply(
+            {"params": params}, tensors["y"], tensors["feature"], log_inverse, method=CLIC.synthesise
+        )
+
+    pictures = [crop[None] / np.float32(255) for crop in crops]
+    left = np.concatenate([_patches(error(params, x)) for x in pictures])
+    seen = np.concatenate([_patches(x - 0.5) for x in pictures])
+    seen = np.concatenate([seen, np.ones((len(seen), 1))], 1)
+    gram = seen.T @ seen / len(seen)
+    gram += 1e-6 * np.trace(gram) / len(gram) * np.eye(len(gram))  # photographs leave some directions empty
+    fit = np.linalg.solve(gram, seen.T @ left / len(seen))
+    basis, deviation = _principal(seen @ fit, c.detail_channels)
+    step = _step(c, metric)
+    forward = fit @ basis / step
+    bias = forward[-1] - 0.5 * forward[:-1].sum(0)
+    params["g_a"]["detail"] = {"kernel": np.float32(forward[:-1]), "bias": np.float32(bias)}
+    params["g_s"]["detail"]["kernel"] = np.float32(_channel_major(basis.T * step, 16, 3))
+    if c.log_scale:
+        _set_scales(params["context"], c, np.maximum(deviation / step, 0.05), c.widths[-1])
+    return params
+
+
+def _patches(x):
+    """[1, H, W, 3] -> float64 [H/16 * W/16, 768], pixel-major."""
+    return _blocks(np.float64(x), 16).reshape(-1, 3 * 16**2)
+
+
+def _step(config: ModelConfig, metric: str) -> float:
+    """The quantisation step of an orthonormal transform at the lmbda whose gain is 1."""
+    return STEP_AT_UNIT_LMBDA / np.sqrt(config.reference_lmbda / (MS_SSIM_LMBDA if metric == "ms-ssim" else 1))
 
 
 def _principal(rows, count):
@@ -119,12 +171,14 @@ def _set_identity(layer, n):
     layer["bias"][:] = 0
 
 
-def _set_scales(context, c, deviation):
-    """Starts the predicted log scale of each channel of y at its measured deviation in steps, and the mean at zero."""
+def _set_scales(context, c, deviation, begin=0):
+    """Starts the predicted log scale of y's channels from `begin` on at their deviation in steps, the mean at zero."""
     first = 0
     for k, g in enumerate(c.groups):
-        last = context[f"parameters_{k}"][f"conv{len(c.parameter_widths)}"]
-        last["kernel"] *= RESIDUAL_GAIN
-        last["bias"][:g] = 0
-        last["bias"][g:] = np.log(deviation[first : first + g])
+        channels = np.arange(max(first, begin), min(first + g, begin + len(deviation)))
+        if len(channels):
+            last = context[f"parameters_{k}"][f"conv{len(c.parameter_widths)}"]
+            last["kernel"] *= RESIDUAL_GAIN
+            last["bias"][channels - first] = 0
+            last["bias"][g + channels - first] = np.log(deviation[channels - begin])
         first += g

@@ -41,6 +41,7 @@ from experiments.train.mirror import Mirror
 from experiments.train.profile import Profile
 
 PCA_CROPS, PCA_CROP = 400, 64  # what the transform-codec start looks at
+DETAIL_CROPS = 64  # of the size of the training's: some ten million pixels of photographs
 
 
 def parse(argv=None):
@@ -59,12 +60,19 @@ def first_params(cfg: config.Config, photos, init: str | None = None):
         kept, params = growth.shrunk(given.model, params, cfg.model)
         if kept != given.model:
             print(f"{init} is larger: its last blocks and hidden units are left out", file=sys.stderr, flush=True)
-        return growth.grown(kept, params, cfg.model, cfg.train.seed)
+        grown = growth.grown(kept, params, cfg.model, cfg.train.seed)
+        return grown if kept.detail_channels == cfg.model.detail_channels else with_details(cfg, grown, photos)
     params = clic.init_params(cfg.model, cfg.train.seed)
     if cfg.train.pca_start:
         crops = photos(PCA_CROPS, PCA_CROP)
         params = pca_start.transform_codec(params, cfg.model, crops, cfg.train.metric)
+        params = with_details(cfg, params, photos) if cfg.model.detail_channels else params
     return params
+
+
+def with_details(cfg: config.Config, params, photos):
+    """The parameters with detail channels that start as what the rest of the model leaves of photographs."""
+    return pca_start.with_details(params, cfg.model, photos(DETAIL_CROPS, cfg.train.crop), cfg.train.metric)
 
 
 def first_state(cfg: config.Config, photos, init, mesh) -> steps.TrainState:
