@@ -58,9 +58,9 @@ def _backward(stride, dtype, residuals, g):
         return _by_rows(g, _turned(kernel)), _slope(x, g, kernel)
 
     def slope_by_xla(x, g):
-        return jax.vjp(lambda kernel: _by_xla(x, kernel, stride, dtype), kernel)[1](g)[0]
+        return jax.linear_transpose(lambda kernel: _by_xla(x, kernel, stride, dtype), kernel)(g)[0]
 
-    to_x = jax.vjp(lambda x: _by_xla(x, kernel, stride, dtype), x)[1](g)[0]
+    to_x = jax.linear_transpose(lambda x: _by_xla(x, kernel, stride, dtype), x)(g)[0]
     if not _has_slope(kernel, stride):
         return to_x, slope_by_xla(x, g)
     slope = functools.partial(_slope, kernel=kernel, precision=precision(dtype))

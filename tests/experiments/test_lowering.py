@@ -101,7 +101,7 @@ def test_combinations():
     """Of everything, and one change at a time; batches divide over the devices."""
     every = list(programs.training_configs(config.TINY, True))
     few = list(programs.training_configs(config.TINY, False))
-    assert len(set(every)) == len(every) == 3 * 3 * 2 * 2 and len(set(few)) == len(few) == 1 + 2 + 2 + 1 + 1
+    assert len(set(every)) == len(every) == 4 * 3 * 2 * 2 and len(set(few)) == len(few) == 1 + 3 + 2 + 1 + 1
     assert set(few) < set(every)
     assert all(chosen.train.batch % devices == 0 for chosen, devices in every)
 

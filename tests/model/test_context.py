@@ -81,7 +81,7 @@ class Coder:
             lambda s: np.float32(rng.normal(size=s.shape) / np.prod(s.shape[:-1]) ** 0.5), shapes
         )
         self.encode, self.decode = jax.jit(encode), jax.jit(decode)
-        jacobian = jax.jit(jax.jacfwd(parameters))(self.y[0])
+        jacobian = jax.jit(jax.jacrev(parameters))(self.y[0])
         self.jacobian = [np.asarray(j) for j in jacobian]  # of means and scales: [h, w, M (out), h, w, M (in)]
 
 
