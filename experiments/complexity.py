@@ -28,7 +28,10 @@ def macs(function, *args) -> int:
 
 
 def count(jaxpr) -> int:
-    """The same for a jaxpr and its inner ones: loops times their length where known, of branches the largest."""
+    """The same for a jaxpr and its inner ones: loops times their length where known, of branches the largest.
+
+    Of `lax.platform_dependent` the default, whatever the platform: others are the same product in another form.
+    """
     total = 0
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "dot_general":
@@ -43,7 +46,10 @@ def count(jaxpr) -> int:
             total += dense // math.prod(eqn.params["lhs_dilation"])  # inserted zeros are not multiplied
         values = [v for value in eqn.params.values() for v in (value if isinstance(value, (tuple, list)) else (value,))]
         inner = [count(getattr(v, "jaxpr", v)) for v in values if hasattr(v, "jaxpr") or hasattr(v, "eqns")]
-        total += (max if eqn.primitive.name == "cond" else sum)(inner or [0]) * eqn.params.get("length", 1)
+        if eqn.primitive.name == "cond":
+            total += inner[-1] if eqn.params.get("branches_platforms") else max(inner)
+        else:
+            total += sum(inner) * eqn.params.get("length", 1)
     return total
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from clic_jax.model import remat
+from clic_jax.model.products import correlate
 from clic_jax.model.transforms import ConvBlock
 from experiments import complexity
 from tests.micro import MICRO
@@ -66,3 +67,13 @@ def test_branches_count_once():
         return jax.lax.cond(flag, lambda x: (x @ x) @ x, lambda x: x @ x, x)
 
     assert complexity.macs(either, jnp.ones((4, 4)), True) == 2 * 4**3
+
+
+def test_forms_for_a_platform_count_as_the_default():
+    """What a CPU multiplies to avoid a slow form, rows of zeros, is none of the model's."""
+
+    def gradients(x, kernel):
+        return jax.vjp(lambda x, k: correlate(x, k, 1, None), x, kernel)[1](x)
+
+    x, kernel = jnp.ones((1, 4, 5, 16)), jnp.ones((3, 3, 16, 16))
+    assert complexity.macs(gradients, x, kernel) == 3 * 4 * 5 * 9 * 16 * 16
