@@ -1,9 +1,9 @@
-r"""`clic-compact-detail`: `compact` with 64 more channels of y for texture (`model.detail_channels`), grown from its weights.
+r"""`clic-compact-detail`: `compact` with 64 more channels of y for texture (`model.detail_channels`).
 
-    python -m experiments.train --config experiments/configs/compact_detail.py --init clic-compact --data folder:PHOTOS \
-        --valid folder:HELD_OUT --out runs/compact_detail --set train.optimizer=soap --set train.crop=384 \
-        --set train.batch=2 --set train.dtype=bfloat16_products --set train.warmup=100 --set train.cooldown=0 \
-        --set train.ema=0.998 --set train.steps=20000 --anneal --train-seconds 3500
+    python -m experiments.train --config experiments/configs/compact_detail.py --init clic-compact \
+        --data folder:PHOTOS --valid folder:HELD_OUT --out runs/compact_detail --set train.optimizer=soap \
+        --set train.crop=384 --set train.batch=2 --set train.warmup=100 --set train.cooldown=0 --set train.ema=0.998 \
+        --set train.dtype=bfloat16_products --set train.steps=20000 --anneal --train-seconds 3500
 
 At the high rates half of the error of `compact` is no rounding but what 192 channels cannot hold
 (experiments/results/training_efficiency.md). The new channels start at the principal components of that. 21.2 kMAC a
