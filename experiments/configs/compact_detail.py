@@ -1,4 +1,4 @@
-r"""`clic-compact-detail`: `compact` with 64 more channels of y for texture (`model.detail_channels`).
+r"""`compact` with 64 more channels of y for texture (`model.detail_channels`).
 
     python -m experiments.train --config experiments/configs/compact_detail.py --init clic-compact \
         --data folder:PHOTOS --valid folder:HELD_OUT --out runs/compact_detail --set train.optimizer=soap \
@@ -8,6 +8,14 @@ r"""`clic-compact-detail`: `compact` with 64 more channels of y for texture (`mo
 At the high rates half of the error of `compact` is no rounding but what 192 channels cannot hold
 (experiments/results/training_efficiency.md). The new channels start at the principal components of that. 21.2 kMAC a
 pixel each way for 19.3.
+
+Expected on Kodak, in real files, of the weights in `experiments/checkpoints/compact-detail`, which are not released:
+
+    quality           1       20       40       60       80      100
+    bpp           0.071    0.172    0.314    0.529    0.822    1.146
+    PSNR, dB      26.13    28.83    30.97    33.14    35.18    36.75
+
+1.4 % fewer bits than `clic-compact` by PSNR over 0.1 to 0.9 bpp, 3.6 % at 0.6 to 0.9, and 1.7 % more by MS-SSIM.
 """
 
 import dataclasses
