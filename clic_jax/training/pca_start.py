@@ -87,7 +87,7 @@ def with_details(params, config: ModelConfig, crops, metric: str = "mse"):
     That is the error of decoding y without rounding at the largest lmbda, as far as it is linear in the pixels.
 
     Args: as for `transform_codec`; params may be trained; crops uint8 [n, S, S, 3], S a multiple of 64: some ten
-        million pixels.
+        million pixels, for 769 numbers a patch are fitted.
     Returns: a new parameter tree of NumPy arrays.
     """
     c, model = config, CLIC(config)

@@ -41,7 +41,7 @@ from experiments.train.mirror import Mirror
 from experiments.train.profile import Profile
 
 PCA_CROPS, PCA_CROP = 400, 64  # what the transform-codec start looks at
-DETAIL_CROPS = 64  # of the size of the training's: some ten million pixels of photographs
+DETAIL_PIXELS = 10_000_000  # what the start of detail channels looks at, in crops of the training's size
 
 
 def parse(argv=None):
@@ -72,7 +72,8 @@ def first_params(cfg: config.Config, photos, init: str | None = None):
 
 def with_details(cfg: config.Config, params, photos):
     """The parameters with detail channels that start as what the rest of the model leaves of photographs."""
-    return pca_start.with_details(params, cfg.model, photos(DETAIL_CROPS, cfg.train.crop), cfg.train.metric)
+    crops = photos(-(-DETAIL_PIXELS // cfg.train.crop**2), cfg.train.crop)
+    return pca_start.with_details(params, cfg.model, crops, cfg.train.metric)
 
 
 def first_state(cfg: config.Config, photos, init, mesh) -> steps.TrainState:

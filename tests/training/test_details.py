@@ -127,7 +127,8 @@ def test_the_command_starts_them(params, monkeypatch):
         return pictures(min(n, 8), size)
 
     drawn = train.first_params(config, photos)
-    assert asked == [(train.PCA_CROPS, train.PCA_CROP), (train.DETAIL_CROPS, MICRO.train.crop)]
+    assert asked[0] == (train.PCA_CROPS, train.PCA_CROP) and asked[1][1] == MICRO.train.crop
+    assert 0 <= asked[1][0] * MICRO.train.crop**2 - train.DETAIL_PIXELS < MICRO.train.crop**2
     assert np.abs(drawn["g_s"]["detail"]["kernel"]).max() > 0
     given = {"old": (MICRO, params[0], None), "new": (config, drawn, None)}
     monkeypatch.setattr(train.published, "load_published", given.get)
