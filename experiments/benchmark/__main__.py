@@ -6,6 +6,7 @@
     python -m experiments.benchmark --service --preset compact --threads 1 2 4 --json OUT.json
     python -m experiments.benchmark --peers --json OUT.json  # after `make peers`
     python -m experiments.benchmark --authors CHECKOUT --preset paper --batches 1 --json OUT.json  # the same
+    python -m experiments.benchmark --before OLDER_CHECKOUT --preset compact --json OUT.json
 
 Times are medians, with minimum and maximum, of warm repetitions; what compiles is reported apart. MFU is the
 multiply-accumulates of the traced graph (`experiments.complexity`) over the time and over the rate of a large matrix
@@ -28,7 +29,7 @@ from clic_jax import config, processes, settings
 from clic_jax.files import atomic, images
 from clic_jax.training import sources
 from experiments import cli, experiment, machine
-from experiments.benchmark import coding, peers, service, training, worker
+from experiments.benchmark import before, coding, peers, service, training, worker
 
 SIZES = (64, 128, 256, 512, 1024, 2048)
 SAMPLE = "motorcycle_left.png"  # 741x500 pixels, continued at two sides by mirror images
@@ -47,6 +48,8 @@ def parse(argv=None):
     add("--peers", action="store_true", help="beside CompressAI's models and Pillow's AVIF and WebP, taking turns")
     text = "a checkout of the authors' code (1chizhang/CLIC), whose training step takes turns with ours"
     add("--authors", type=cli.path, metavar="CHECKOUT", help=text)
+    text = "an older checkout of this repository, whose training step takes turns with today's"
+    add("--before", type=cli.path, metavar="CHECKOUT", help=text)
     add("--service", action="store_true", help="pictures a second of one process with several threads, by runtime")
     add("--preset", nargs="+", default=["tiny"], metavar="NAME", help="presets or experiment files (.py); tiny")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the presets")
@@ -62,8 +65,8 @@ def parse(argv=None):
     add("--machine", help="what the JSON calls this machine; by default cores, processor and memory")
     add("--json", type=cli.path, required=True, metavar="OUT", help="the file to write")
     args = parser.parse_args(argv)
-    if not (args.train or args.codec or args.service or args.peers or args.authors):
-        parser.error("nothing to do: give one or more of --train, --codec, --service, --peers, --authors")
+    if not (args.train or args.codec or args.service or args.peers or args.authors or args.before):
+        parser.error("nothing to do: give one or more of --train, --codec, --service, --peers, --authors, --before")
     if args.quick:
         args = argparse.Namespace(**vars(args) | QUICK | {"threads": args.threads or [1]})
     args.threads = args.threads or sorted({1, os.cpu_count() or 1})
@@ -130,7 +133,7 @@ def service_part(cfg: config.Config, model: str, x: np.ndarray, args) -> list[di
 
 
 def peers_part(models: dict[str, str], x: np.ndarray, args) -> list[dict]:
-    """What --peers and --authors say."""
+    """What --peers, --authors and --before say."""
     cores = os.cpu_count() or 1
     todo = []
     for threads in args.threads:
@@ -141,8 +144,11 @@ def peers_part(models: dict[str, str], x: np.ndarray, args) -> list[dict]:
         arrays = Path(folder) / "x.npz"
         crops = crops_of(x, max(args.batches), args.crop)
         np.savez(arrays, image=coding.mirrored(x, height, width)[None], crops=crops)
-        theirs = peers.others(args.peers, args.authors)
-        return peers.measure(models, theirs, arrays, todo, args.repetitions, args.seconds)
+        ours, theirs = peers.ours(models), peers.others(args.peers, args.authors)
+        if args.before:
+            ours += before.processes(args.before, models, Path(folder))
+        with processes.environment({"JAX_COMPILATION_CACHE_DIR": str(Path(folder) / "xla")}):
+            return peers.measure(ours, theirs, arrays, todo, args.repetitions, args.seconds)
 
 
 def crops_of(x: np.ndarray, count: int, side: int) -> np.ndarray:
@@ -156,6 +162,9 @@ def main(argv=None) -> int:
     args = parse(argv)
     if args.peers or args.authors:
         peers.check(args.authors)
+    if args.before:
+        before.check(args.before)
+    beside = args.peers or args.authors or args.before
     chosen = [experiment.named(name) for name in args.preset]
     chosen = [settings.override(cfg, args.set) for cfg in chosen]
     x = photograph(args.image)
@@ -164,7 +173,7 @@ def main(argv=None) -> int:
     result = conditions(args.machine) | {"protocol": " ".join(__doc__.split("\n\n")[2].split())}
     with tempfile.TemporaryDirectory() as folder:
         models = {}
-        if args.codec or args.service or args.peers or args.authors:
+        if args.codec or args.service or beside:
             models = {cfg.name: isolated(training.published_model, cfg, Path(folder) / cfg.name) for cfg in chosen}
         if args.train:
             result["train"] = [row for cfg in _bar(chosen, "training") for row in training_part(cfg, x, args)]
@@ -173,7 +182,7 @@ def main(argv=None) -> int:
         if args.service:
             rows = (service_part(cfg, models[cfg.name], x, args) for cfg in _bar(chosen, "serving"))
             result["service"] = [row for part in rows for row in part]
-        if args.peers or args.authors:
+        if beside:
             result["peers"] = peers_part(models, x, args)
     args.json.parent.mkdir(parents=True, exist_ok=True)
     atomic.write(args.json, json.dumps(result, indent=1).encode())
@@ -206,7 +215,8 @@ def _lines(result: dict):
             yield f"{what}: {row['encode']['median']:.2f} encoded a second, {row['decode']['median']:.2f} decoded"
     for row in result.get("peers", ()):
         what = f"{row['op']} {'' if row['batch'] is None else row['batch']}, {row['threads']} threads"
-        yield f"{what}: {row['model']} {row['seconds']['median']:.3f} s, {row['peak_rss_mib']:.0f} MiB"
+        first = f", the first call {row['first_seconds']:.1f} s" if "first_seconds" in row else ""
+        yield f"{what}: {row['model']} {row['seconds']['median']:.3f} s, {row['peak_rss_mib']:.0f} MiB{first}"
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ class Process(NamedTuple):
     label: str
     module: str
     name: str  # the module's argument
+    root: Path = ROOT  # the checkout of this repository that it runs
 
 
 class Worker:
@@ -62,7 +63,7 @@ class Worker:
         env = os.environ | {"OMP_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu"}  # as the peers' torch has no other
         with _cores(threads):  # which the process inherits
             pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            self._process = subprocess.Popen(command, cwd=ROOT, env=env, **pipes)
+            self._process = subprocess.Popen(command, cwd=process.root, env=env, **pipes)
         self.ops = self._answer()["ops"]
 
     def ask(self, **request) -> dict:
@@ -112,39 +113,49 @@ def others(everybody: bool, checkout: Path | None) -> list[Process]:
     return found
 
 
+def ours(models: dict[str, str]) -> list[Process]:
+    """Our models: name to be shown -> published name or folder."""
+    return [Process(f"clic_jax {name}", "worker", path) for name, path in models.items()]
+
+
 def measure(
-    models: dict[str, str], theirs: list[Process], arrays: Path, todo: list[Case], most: int, limit: float
+    ours: list[Process], theirs: list[Process], arrays: Path, todo: list[Case], most: int, limit: float
 ) -> list[dict]:
     """A row for each model and case: times, in turns, and the memory of the process during that operation.
 
+    Of ours also "first_seconds", of the first call in a process that finds nothing compiled, where the cache is empty.
+
     Args:
-      models: name to be shown -> published name or folder, of ours.
+      ours: of `ours`, and of `before.process`.
       theirs: of `others`.
       arrays: .npz of `image` uint8 [1, H, W, 3], sides multiples of 64, and `crops` uint8 [B, S, S, 3].
       most, limit: repetitions and seconds after which a case of a model is not repeated again; at least two.
     """
-    rows, ours = [], [Process(f"clic_jax {name}", "worker", path) for name, path in models.items()]
+    rows = []
     everyone = [one for pair in itertools.zip_longest(ours, theirs) for one in pair if one]  # by turns
     for threads in sorted({case.threads for case in todo}):
         mine = [case for case in todo if case.threads == threads]
-        for process in ours:
-            _compile(Worker(process, arrays, threads), mine)
+        first = {process.label: _compile(Worker(process, arrays, threads), mine) for process in ours}
         with contextlib.ExitStack() as stack:
             workers = {}
             for process in everyone:
                 workers[process.label] = Worker(process, arrays, threads)
                 stack.callback(workers[process.label].close)
             for case in tqdm(mine, f"{threads} threads", unit="case", disable=None):
-                rows += _in_turns(workers, case, most, limit)
+                rows += [
+                    row | first.get(row["model"], {}).get(case, {}) for row in _in_turns(workers, case, most, limit)
+                ]
     return rows
 
 
-def _compile(worker: Worker, todo: list[Case]):
-    """Fills the compilation cache in a process that ends, so that the memory of compiling is not that of coding."""
-    for case in todo:
-        if case.op in worker.ops:
-            worker.ask(**_request(case))
+def _compile(worker: Worker, todo: list[Case]) -> dict[Case, dict]:
+    """Fills the compilation cache in a process that ends, so that the memory of compiling is not that of coding.
+
+    Returns: what each case's first call took.
+    """
+    answers = {case: worker.ask(**_request(case)) for case in todo if case.op in worker.ops}
     worker.close()
+    return {case: {f"first_{key}": value for key, value in answer.items()} for case, answer in answers.items()}
 
 
 def _request(case: Case) -> dict:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark import coding, peers, stopwatch
+from experiments.benchmark import before, coding, peers, stopwatch
 from tests.conftest import QUICK_COMPILER, ROOT, photograph
 from tests.micro import EXPERIMENT
 
@@ -145,7 +145,7 @@ def test_classical_peers(tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "MODELS", ())
     arrays = tmp_path / "x.npz"
     np.savez(arrays, image=photograph(64, 64)[None], crops=photograph(64, 64)[None])
-    rows = peers.measure({}, peers.others(True, None), arrays, peers.cases(1, [1], True), 3, 100.0)
+    rows = peers.measure([], peers.others(True, None), arrays, peers.cases(1, [1], True), 3, 100.0)
     assert [(row["model"], row["op"]) for row in rows] == [
         (f"Pillow {name}", op) for op in ("compress", "decompress") for name in ("avif", "webp")
     ]
@@ -161,7 +161,7 @@ def test_compressai(tmp_path):
         pytest.skip("needs .venv-peers, which `make peers` makes")
     arrays = tmp_path / "x.npz"
     np.savez(arrays, image=photograph(64, 64)[None], crops=photograph(64, 64)[None])
-    rows = peers.measure({}, peers.others(True, None), arrays, peers.cases(1, [1], True), 2, 0.0)
+    rows = peers.measure([], peers.others(True, None), arrays, peers.cases(1, [1], True), 2, 0.0)
     found = [row["op"] for row in rows if row["model"].startswith("CompressAI")]
     assert found == [op for op in ("forward", "forward_backward", "compress", "decompress") for _ in range(2)]
 
@@ -173,11 +173,57 @@ def test_authors(tmp_path):
         pytest.skip("needs $CLIC_CHECKOUT, a checkout of 1chizhang/CLIC, and .venv-peers, which `make peers` makes")
     arrays = tmp_path / "x.npz"
     np.savez(arrays, image=photograph(64, 64)[None], crops=photograph(64, 64)[None])
-    rows = peers.measure({}, peers.others(False, Path(checkout)), arrays, peers.cases(2, [1], False), 2, 0.0)
+    rows = peers.measure([], peers.others(False, Path(checkout)), arrays, peers.cases(2, [1], False), 2, 0.0)
     assert [(row["model"], row["op"]) for row in rows] == [
         ("the authors' CLIC", op) for op in ("forward", "forward_backward")
     ]
     assert rows[1]["seconds"]["median"] > rows[0]["seconds"]["median"] > 0
+
+
+OLDER = """
+import json, sys, time
+from pathlib import Path
+from experiments.benchmark.stopwatch import serve
+
+assert json.loads((Path(sys.argv[1]) / "config.json").read_text()) == {"older": "some"}
+assert (Path(sys.argv[1]) / "params").exists()
+calls = []
+
+def forward(batch):
+    time.sleep(0.01 if calls else 0.1)
+    calls.append(batch)
+
+serve({"forward": forward})
+"""
+
+
+def test_an_older_checkout(tmp_path):
+    """Its worker and its presets are asked, from its folder; the first call of a new process is told apart."""
+    checkout, model, copies = tmp_path / "older", tmp_path / "model", tmp_path / "copies"
+    with pytest.raises(peers.PeersError, match="git worktree add"):
+        before.check(checkout)
+    for file, text in {
+        "clic_jax/__init__.py": "",
+        "clic_jax/config.py": 'def preset(name):\n    return {"older": {"some": name}[name]}',
+        "clic_jax/settings.py": "from json import dumps as to_json",
+        "experiments/benchmark/worker.py": OLDER,
+        "experiments/benchmark/stopwatch.py": (ROOT / "experiments/benchmark/stopwatch.py").read_text(),
+    }.items():
+        (checkout / file).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / file).write_text(text)
+    before.check(checkout)
+    model.mkdir()
+    (model / "config.json").write_text('{"newer": 1}')
+    (model / "params").write_text("as they are")
+    found = before.processes(checkout, {"some": str(model), "installed": "clic-some"}, copies)
+    assert [process.label for process in found] == ["before some", "before installed"]
+    assert found[1].name == "clic-some" and (model / "config.json").read_text() == '{"newer": 1}'
+    (row,) = peers.measure(found[:1], [], tmp_path / "none.npz", [peers.Case(1, "forward", 1)], 3, 1.0)
+    check_times(row["seconds"])
+    assert row["model"] == "before some" and row["seconds"]["repetitions"] == 3
+    assert row["seconds"]["max"] < 0.1 <= row["first_seconds"] and row["first_peak_rss_mib"] > 1
+    with pytest.raises(peers.PeersError, match="has no preset other: KeyError: 'other'"):
+        before.processes(checkout, {"other": str(model)}, copies)
 
 
 def test_a_process_that_fails(tmp_path):
@@ -193,6 +239,8 @@ def test_bad_command_lines(monkeypatch, tmp_path, capsys):
         assert stop.value.code == 2
     with pytest.raises(peers.PeersError, match="has no compressai/models"):
         benchmark.main(["--authors", str(tmp_path), "--json", str(tmp_path / "x.json")])
+    with pytest.raises(peers.PeersError, match="git worktree add"):
+        benchmark.main(["--before", str(tmp_path), "--json", str(tmp_path / "x.json")])
     monkeypatch.setattr(peers, "PYTHON", tmp_path / "python")
     with pytest.raises(peers.PeersError, match="make peers"):
         benchmark.main(["--peers", "--json", str(tmp_path / "x.json")])
