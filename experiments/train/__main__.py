@@ -106,7 +106,10 @@ def set_deadline(begin: float, args, cfg: config.Config, source: feed.Feed, phot
 
 
 def computed(cfg: config.Config) -> config.Config:
-    """The config to compile: in float32 where this processor is no quicker at `bfloat16_products`, which is told."""
+    """A new run's config: of float32 where this processor is no quicker at `bfloat16_products`, which is told.
+
+    Resumed, a run keeps what it began with, for it is to be repeated bit for bit wherever it goes on.
+    """
     if cfg.train.dtype != "bfloat16_products" or jax.process_count() > 1 or device.quicker_in_bfloat16():
         return cfg
     print("this processor gains nothing by bfloat16_products: computing in float32", file=sys.stderr, flush=True)
@@ -165,7 +168,7 @@ def train(args, begin: float) -> int:
     if copy:
         copy.fetch(args.resume)
     run = options.settle(args)
-    cfg, out = run.config, run.out
+    cfg, out = run.config if run.dtype_decided else computed(run.config), run.out
     mesh = steps.make_mesh()
     steps.check_batch(cfg, mesh)
     steps.make_optimizer(cfg.train)
@@ -180,7 +183,7 @@ def train(args, begin: float) -> int:
         shapes = steps.state_shapes(cfg, mesh)
         if jax.process_index() == 0:
             print(f"{cfg.name}: compiling the training step, minutes for a large model", file=sys.stderr, flush=True)
-        source = feed.open_feed(computed(cfg), run.data, args.workers, mesh, shapes)
+        source = feed.open_feed(cfg, run.data, args.workers, mesh, shapes)
         resumed = args.resume and manager.latest_step() is not None
         state = manager.restore_newest(shapes) if resumed else first_state(cfg, source.crops, args.init, mesh)
         runtime.release_memory(programs=True)  # those that drew the parameters, above all

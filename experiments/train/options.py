@@ -86,6 +86,7 @@ class Run(NamedTuple):
     valid: str
     changes: list[str]  # by which a resumed run differs from what it was, a line each
     valid_since: int  # step from which on the held-out photographs are these: losses of others do not compare
+    dtype_decided: bool = False  # whether its compute type was decided at an earlier start
 
 
 def chosen(args) -> config.Config:
@@ -118,7 +119,7 @@ def settle(args) -> Run:
     for name, now in (("data", data), ("valid", valid)):
         changes += [f"--{name} {kept[name]} -> {now}"] if now != kept[name] else []
     since = kept["valid_since"] if valid == kept["valid"] else arrays.steps_in(out)[0] + 1
-    return Run(new, out, data, valid, changes, since)
+    return Run(new, out, data, valid, changes, since, new.train.dtype == stored.train.dtype)
 
 
 def differences(old: config.Config, new: config.Config) -> list[str]:

@@ -18,8 +18,9 @@ import pytest
 import clic_jax
 from clic_jax.checkpoints import published
 from clic_jax.errors import UserError
+from experiments import device
 from experiments.train import __main__ as train
-from experiments.train import options, run_log
+from experiments.train import feed, options, run_log
 from tests.conftest import QUICK_COMPILER, ROOT
 from tests.micro import EXPERIMENT, MICRO
 
@@ -208,6 +209,35 @@ def test_what_a_resumed_run_changes_is_told(uninterrupted):
     changed = options.settle(train.parse([*out, *more]))
     assert changed.config.train.steps == 1200 and changed.data == "folder:x"
     assert changed.changes == ["train.steps 1000 -> 1200", "--data sample -> folder:x"]
+
+
+def test_the_compute_type_is_decided_once(experiment, uninterrupted, tmp_path, monkeypatch):
+    """By a measurement when a run begins, or is told another type; where it only goes on, there is none."""
+    measured, quicker, compiled_for = [], False, []
+
+    def compile_for(cfg, *_):
+        compiled_for.append(cfg.train.dtype)
+        raise UserError("compiled")
+
+    def started(*arguments):
+        """(Measurements made, compute type) of a command that ends where it would compile."""
+        measured.clear()
+        assert refused(arguments) == "compiled"
+        return len(measured), compiled_for[-1]
+
+    monkeypatch.setattr(device, "quicker_in_bfloat16", lambda: measured.append(1) or quicker)
+    monkeypatch.setattr(feed, "open_feed", compile_for)
+    new = ["--config", str(experiment), "--data", "sample", "--valid", "none", "--out", str(tmp_path / "new")]
+    quick = ["--set", "train.dtype=bfloat16_products"]
+    assert started(*new) == (0, "float32") and started(*new, *quick) == (1, "float32")
+    out = shutil.copytree(uninterrupted, tmp_path / "run")
+    resumed = ["--resume", "--out", str(out)]
+    quicker = True
+    assert started(*new, *quick) == started(*resumed, *quick) == (1, "bfloat16_products")
+    for stored in out.glob("*/about/metadata"):
+        stored.write_text(re.sub('"dtype": *"float32"', '"dtype": "bfloat16_products"', stored.read_text()))
+    quicker = False
+    assert started(*resumed) == started(*resumed, *quick) == (0, "bfloat16_products")
 
 
 def test_a_damaged_newest_checkpoint_falls_back(experiment, uninterrupted, tmp_path):
