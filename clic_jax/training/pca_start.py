@@ -81,18 +81,21 @@ def transform_codec(params, config: ModelConfig, crops, metric: str = "mse"):
     return params
 
 
-def with_details(params, config: ModelConfig, crops, metric: str = "mse"):
+def with_details(params, config: ModelConfig, crops, metric: str = "mse", kept: int = 0):
     """`params` whose `model.detail_channels` are the principal components of what the rest of the model leaves.
 
     That is the error of decoding y without rounding at the largest lmbda, as far as it is linear in the pixels.
 
     Args: as for `transform_codec`; params may be trained; crops uint8 [n, S, S, 3], S a multiple of 64: some ten
-        million pixels, for 769 numbers a patch are fitted.
+        million pixels, for 769 numbers a patch are fitted. kept: of the channels, the first that stay as they are.
     Returns: a new parameter tree of NumPy arrays.
     """
     c, model = config, CLIC(config)
     params = jax.tree.map(np.array, params)
-    params["g_s"]["detail"] = jax.tree.map(np.zeros_like, params["g_s"]["detail"])
+    analysis, synthesis = (params[name]["detail"] for name in ("g_a", "g_s"))
+    synthesis["kernel"][kept:] = 0
+    if not kept:
+        synthesis["bias"][:] = 0
 
     @jax.jit
     def error(params, x):
@@ -110,14 +113,14 @@ def with_details(params, config: ModelConfig, crops, metric: str = "mse"):
     gram = seen.T @ seen / len(seen)
     gram += 1e-6 * np.trace(gram) / len(gram) * np.eye(len(gram))  # photographs leave some directions empty
     fit = np.linalg.solve(gram, seen.T @ left / len(seen))
-    basis, deviation = _principal(seen @ fit, c.detail_channels)
+    basis, deviation = _principal(seen @ fit, c.detail_channels - kept)
     step = _step(c, metric)
     forward = fit @ basis / step
-    bias = forward[-1] - 0.5 * forward[:-1].sum(0)
-    params["g_a"]["detail"] = {"kernel": np.float32(forward[:-1]), "bias": np.float32(bias)}
-    params["g_s"]["detail"]["kernel"] = np.float32(_channel_major(basis.T * step, 16, 3))
+    analysis["kernel"][:, kept:] = forward[:-1]
+    analysis["bias"][kept:] = forward[-1] - 0.5 * forward[:-1].sum(0)
+    synthesis["kernel"][kept:] = _channel_major(basis.T * step, 16, 3)
     if c.log_scale:
-        _set_scales(params["context"], c, np.maximum(deviation / step, 0.05), c.widths[-1])
+        _set_scales(params["context"], c, np.maximum(deviation / step, 0.05), c.widths[-1] + kept)
     return params
 
 

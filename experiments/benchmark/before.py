@@ -3,6 +3,7 @@
 They take turns with today's, so that a change of speed is measured in one run on one machine.
 """
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -31,10 +32,17 @@ def processes(checkout: Path, models: dict[str, str], folder: Path) -> list[Proc
       folder: where copies of published folders go: the same parameters, with the preset as the checkout has it.
     Raises: PeersError if it has no preset of that name.
     """
-    return [
-        Process(f"before {name}", "worker", _copy(checkout, name, path, folder), checkout)
-        for name, path in models.items()
-    ]
+    then = _revision(checkout)
+    copies = {name: _copy(checkout, name, path, folder) for name, path in models.items()}
+    return [Process(f"clic_jax {name} at {then}", "worker", copy, checkout) for name, copy in copies.items()]
+
+
+def _revision(checkout: Path) -> str:
+    """What git calls the checkout's state, or else the folder's name."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return checkout.resolve().name
 
 
 def _copy(checkout: Path, name: str, path: str, folder: Path) -> str:

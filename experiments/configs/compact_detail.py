@@ -25,5 +25,5 @@ from clic_jax.config import COMPACT, Config
 
 def get_config() -> Config:
     """The preset with detail channels, which are coded last."""
-    model = dataclasses.replace(COMPACT.model, detail_channels=64, groups=(*COMPACT.model.groups, 64))
+    model = dataclasses.replace(COMPACT.model, detail_channels=128, groups=(*COMPACT.model.groups, 64, 64))
     return dataclasses.replace(COMPACT, name="compact-detail", model=model)

@@ -61,7 +61,8 @@ def first_params(cfg: config.Config, photos, init: str | None = None):
         if kept != given.model:
             print(f"{init} is larger: its last blocks and hidden units are left out", file=sys.stderr, flush=True)
         grown = growth.grown(kept, params, cfg.model, cfg.train.seed)
-        return grown if kept.detail_channels == cfg.model.detail_channels else with_details(cfg, grown, photos)
+        more = kept.detail_channels < cfg.model.detail_channels
+        return with_details(cfg, grown, photos, kept.detail_channels) if more else grown
     params = clic.init_params(cfg.model, cfg.train.seed)
     if cfg.train.pca_start:
         crops = photos(PCA_CROPS, PCA_CROP)
@@ -70,10 +71,10 @@ def first_params(cfg: config.Config, photos, init: str | None = None):
     return params
 
 
-def with_details(cfg: config.Config, params, photos):
-    """The parameters with detail channels that start as what the rest of the model leaves of photographs."""
+def with_details(cfg: config.Config, params, photos, kept: int = 0):
+    """The parameters with detail channels, but the first `kept`, that start as what is left of photographs so far."""
     crops = photos(-(-DETAIL_PIXELS // cfg.train.crop**2), cfg.train.crop)
-    return pca_start.with_details(params, cfg.model, crops, cfg.train.metric)
+    return pca_start.with_details(params, cfg.model, crops, cfg.train.metric, kept)
 
 
 def first_state(cfg: config.Config, photos, init, mesh) -> steps.TrainState:

@@ -216,11 +216,11 @@ def test_an_older_checkout(tmp_path):
     (model / "config.json").write_text('{"newer": 1}')
     (model / "params").write_text("as they are")
     found = before.processes(checkout, {"some": str(model), "installed": "clic-some"}, copies)
-    assert [process.label for process in found] == ["before some", "before installed"]
+    assert [process.label for process in found] == ["clic_jax some at older", "clic_jax installed at older"]
     assert found[1].name == "clic-some" and (model / "config.json").read_text() == '{"newer": 1}'
     (row,) = peers.measure(found[:1], [], tmp_path / "none.npz", [peers.Case(1, "forward", 1)], 3, 1.0)
     check_times(row["seconds"])
-    assert row["model"] == "before some" and row["seconds"]["repetitions"] == 3
+    assert row["model"] == "clic_jax some at older" and row["seconds"]["repetitions"] == 3
     assert row["seconds"]["max"] < 0.1 <= row["first_seconds"] and row["first_peak_rss_mib"] > 1
     with pytest.raises(peers.PeersError, match="has no preset other: KeyError: 'other'"):
         before.processes(checkout, {"other": str(model)}, copies)

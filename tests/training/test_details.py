@@ -18,6 +18,7 @@ from tests.model.test_clic import random_params
 
 OLD = MICRO.model
 NEW = dataclasses.replace(OLD, detail_channels=5, groups=(*OLD.groups, 5))
+MORE = dataclasses.replace(NEW, detail_channels=8, groups=(*NEW.groups, 3))
 LMBDA = np.float32(OLD.lmbdas[-1:])
 
 
@@ -75,51 +76,71 @@ def test_growing_shows_the_same_picture(params):
 
 
 def test_what_cannot_grow():
-    """Groups that are cut otherwise; channels on top of channels, whose order would change."""
-    with pytest.raises(ConfigError, match="model.groups"):
-        growth.check_grows(OLD, dataclasses.replace(NEW, groups=(8, 21)))
-    more = dataclasses.replace(NEW, detail_channels=9, groups=(*NEW.groups, 4))
-    with pytest.raises(ConfigError, match="model.detail_channels = 5 cannot become 9"):
-        growth.check_grows(NEW, more)
+    """Groups that are cut otherwise; fewer channels."""
+    for old, groups in ((OLD, (8, 21)), (NEW, (*OLD.groups, 8))):
+        with pytest.raises(ConfigError, match="model.groups"):
+            growth.check_grows(old, dataclasses.replace(MORE, detail_channels=sum(groups) - 24, groups=groups))
+    with pytest.raises(ConfigError, match="model.detail_channels = 8 cannot become 5"):
+        growth.check_grows(MORE, NEW)
     with pytest.raises(ConfigError, match="the last of model.widths, and model.detail_channels"):
         dataclasses.replace(OLD, detail_channels=5)
 
 
 def test_they_start_as_what_is_left(params):
-    """Without rounding, the error becomes that of the strongest five linear corrections, by NumPy's least squares."""
-    without, grown = params
-    crops = pictures(6, 128)
-    started = pca_start.with_details(grown, NEW, crops)
+    """Without rounding, the error becomes that of the strongest five linear corrections, by NumPy's least squares.
 
-    def error(config, p, x):
-        x = np.float32(x[None] / 255)
-        tensors = CLIC(config).apply({"params": p}, x, LMBDA).tensors
-        inverse = CLIC(config).apply({"params": p}, LMBDA, method=CLIC.gains)[1]
-        y = tensors["y"]
-        return x - CLIC(config).apply({"params": p}, y, tensors["feature"], inverse, method=CLIC.synthesise)
+    Three more of them are the strongest corrections of that.
+    """
+    crops, (without, grown) = pictures(6, 128), params
 
-    before, after = (
-        np.concatenate([patches(np.asarray(error(c, p, x))).reshape(-1, 768) for x in crops])
-        for c, p in ((OLD, without), (NEW, started))
-    )
+    def error(config, p):
+        """[patches, 768] that decoding without rounding leaves of the crops."""
+        left = []
+        for x in crops:
+            x = np.float32(x[None] / 255)
+            tensors = CLIC(config).apply({"params": p}, x, LMBDA).tensors
+            inverse = CLIC(config).apply({"params": p}, LMBDA, method=CLIC.gains)[1]
+            shown = tensors["y"], tensors["feature"], inverse
+            left.append(patches(np.asarray(x - CLIC(config).apply({"params": p}, *shown, method=CLIC.synthesise))))
+        return np.concatenate([part.reshape(-1, 768) for part in left])
+
     seen = np.concatenate([patches(x[None] / 255.0 - 0.5).reshape(-1, 768) for x in crops])
     seen = np.concatenate([seen, np.ones((len(seen), 1))], 1)
     slight = np.eye(769) * np.sqrt(1e-6 / 769 * np.square(seen).sum())  # as further rows: a ridge
-    fit = np.linalg.lstsq(np.concatenate([seen, slight]), np.concatenate([before, np.zeros((769, 768))]), rcond=None)
-    fitted = seen @ fit[0]
-    axes = np.linalg.svd(fitted, full_matrices=False)[2][:5]
-    best = np.square(before - fitted @ axes.T @ axes).mean()
-    assert best < 0.8 * np.square(before).mean()
-    assert np.square(after).mean() == pytest.approx(best, rel=0.02)
-    # scales: the deviation of what is coded, in steps at the lmbda whose gain is 1
-    y = CLIC(NEW).apply({"params": started}, np.float32(crops / 255), method=lambda m, x: m.g_a(x))[..., 24:]
-    bias = started["context"]["parameters_2"]["conv1"]["bias"]
-    np.testing.assert_allclose(np.exp(bias[5:]), np.maximum(np.sqrt(np.square(y).mean((0, 1, 2))), 0.05), rtol=0.05)
-    assert (bias[:5] == 0).all()
+
+    def best(before, count):
+        """Mean squared error after the `count` strongest linear corrections of the error `before`."""
+        target = np.concatenate([before, np.zeros((769, 768))])
+        fitted = seen @ np.linalg.lstsq(np.concatenate([seen, slight]), target, rcond=None)[0]
+        axes = np.linalg.svd(fitted, full_matrices=False)[2][:count]
+        return np.square(before - fitted @ axes.T @ axes).mean()
+
+    def check(config, started, before, first):
+        """The error after channels `first` and on were started, and the scales they start with."""
+        expected = best(before, config.latent_channels - first)
+        assert expected < 0.95 * np.square(before).mean()
+        assert np.square(error(config, started)).mean() == pytest.approx(expected, rel=0.02)
+        # the deviation of what is coded, in steps at the lmbda whose gain is 1
+        y = CLIC(config).apply({"params": started}, np.float32(crops / 255), method=lambda m, x: m.g_a(x))[..., first:]
+        bias = started["context"][f"parameters_{len(config.groups) - 1}"]["conv1"]["bias"]
+        mean, scale = np.split(bias, 2)
+        np.testing.assert_allclose(np.exp(scale), np.maximum(np.sqrt(np.square(y).mean((0, 1, 2))), 0.05), rtol=0.05)
+        assert (mean == 0).all()
+
+    started = pca_start.with_details(grown, NEW, crops)
+    check(NEW, started, error(OLD, without), 24)
+    wider = growth.grown(NEW, started, MORE)
+    left = error(NEW, started)
+    np.testing.assert_allclose(error(MORE, wider), left, atol=1e-4)  # nothing is shown of them yet
+    again = pca_start.with_details(wider, MORE, crops, kept=5)
+    check(MORE, again, left, 29)
+    for name, kept in (("g_a", np.s_[:, :5]), ("g_s", np.s_[:5])):
+        old, new = (p[name]["detail"]["kernel"] for p in (started, again))
+        np.testing.assert_array_equal(new[kept], old)
 
 
 def test_the_command_starts_them(params, monkeypatch):
-    """From scratch and from weights without them; weights that have them keep theirs."""
+    """From scratch and from weights without them; weights that have them keep theirs, beside which others start."""
     config, asked = dataclasses.replace(MICRO, model=NEW), []
 
     def photos(n, size):
@@ -134,6 +155,9 @@ def test_the_command_starts_them(params, monkeypatch):
     monkeypatch.setattr(train.published, "load_published", given.get)
     assert np.abs(train.first_params(config, photos, "old")["g_s"]["detail"]["kernel"]).max() > 0
     jax.tree.map(np.testing.assert_array_equal, train.first_params(config, photos, "new"), drawn)
+    more = train.first_params(dataclasses.replace(MICRO, model=MORE), photos, "new")["g_s"]["detail"]["kernel"]
+    np.testing.assert_array_equal(more[:5], drawn["g_s"]["detail"]["kernel"])
+    assert np.abs(more[5:]).max(1).min() > 0
 
 
 def test_a_model_with_details_codes(params):
