@@ -13,6 +13,7 @@ import os
 from clic_jax import api, cli, memory, runtimes
 from clic_jax.bulk import engines, places, run, sources, work
 from clic_jax.checkpoints.installed import remedy
+from clic_jax.coding import effort as efforts
 from clic_jax.coding import tiles
 from clic_jax.errors import UserError
 from clic_jax.exchange import commands as weights
@@ -57,8 +58,8 @@ def _parser() -> Parser:
     sub.add_argument("--model", type=cli.expanded, help=f"{model}{api.DEFAULT_MODEL}")
     sub.add_argument("--strip", action="store_true", help="leave EXIF data out (place, time, camera)")
     text = (
-        "0 to 9: search longer for smaller files; each takes about half as long again as the one before, 9 some 20 "
-        "seconds for 768x512 pixels on two cores; 0, no search, by default"
+        "0 to 9: smaller files for more time; 1 looks back once at what was coded; from 2 on a search takes about half "
+        "as long again each time, 9 some 20 seconds for 768x512 pixels on two cores; 0 by default"
     )
     sub.add_argument("--effort", type=int, default=0, metavar="N", help=text)
     text = "code the picture so, too, at the same squared error or less, and keep the smaller; none by default"
@@ -123,8 +124,8 @@ def _add_bulk(parser):
 
 def _add_runtime(parser):
     text = (
-        "onnx starts at once and needs no JAX, jax serves GPUs and --effort; by default the first that a model has, "
-        f"or what ${runtimes.VARIABLE} says; int8 is onnx with quantised transforms: quicker, and somewhat less exact"
+        "onnx starts at once and needs no JAX, jax serves GPUs and efforts from 2 on; by default the first a model "
+        f"has, or what ${runtimes.VARIABLE} says; int8 is onnx with quantised transforms: quicker, somewhat less exact"
     )
     parser.add_argument("--runtime", choices=runtimes.RUNTIMES, help=text)
 
@@ -239,7 +240,7 @@ def _set_up(args, models):
 
 def _runtime(args) -> str | None:
     """What the models of a command compute with, if that is not left to them: searches need JAX."""
-    return args.runtime or ("jax" if getattr(args, "effort", 0) else None)
+    return args.runtime or ("jax" if efforts.steps(getattr(args, "effort", 0)) else None)
 
 
 def _prepare(jax: bool):

@@ -22,6 +22,7 @@ from PIL import Image
 
 from clic_jax import runtimes
 from clic_jax.checkpoints.installed import DEFAULT_MODEL, WEIGHTS, NoModel, folder_of, installed, remedy
+from clic_jax.coding import effort as efforts
 from clic_jax.coding import tiles
 from clic_jax.errors import UserError
 from clic_jax.files import classical, container, pictures
@@ -73,14 +74,14 @@ def compress(
         clic-compact, or the first installed.
       metadata: whether to keep EXIF data. The ICC profile, without which colours are wrong, is always kept.
       tile: larger pictures are transformed in overlapping tiles of at most this side, a multiple of 64 pixels from 256.
-      effort: 0 to 9: smaller files for more time, of a search for better latents (`coding.effort`); 0 for none. For
-        models that were trained for squared error.
+      effort: 0 to 9: smaller files for more time (`coding.effort`). 1 looks back once at what was coded; from 2 on a
+        search takes ever more steps. For models that were trained for squared error.
       watch: wraps the range of the search's steps, as `tqdm.tqdm` does, to show progress.
       max_pixels: larger pictures are refused, files by their header; None for no limit but 2^20 a side.
       fallback: avif, webp or jpegxl (which needs imagecodecs): the picture is coded so as well, with the same squared
         error or less, and losslessly; the smallest is kept, and its file needs no model if it is not the model's.
       verify: whether to decode the file, and compare it with what was meant.
-      runtime: "onnx", "jax" or "int8", see `open_model`; with an effort, JAX is what is left.
+      runtime: "onnx", "jax" or "int8", see `open_model`; with an effort of 2 or more, JAX is what is left.
     Raises: QualityError, TileError, EffortError, FallbackError, MissingCodec, ImageError, NoModel, CheckpointError,
       NoRuntime, NotVerified; all `clic_jax.errors.UserError`.
     """
@@ -88,7 +89,7 @@ def compress(
 
     quality, tile = Quality.of(quality), tiles.check(tile)
     picture = pictures.read(image_or_path, max_pixels)
-    codec = open_model(model, runtime=runtime or ("jax" if effort else None))
+    codec = open_model(model, runtime=runtime or ("jax" if efforts.steps(effort) else None))
     equal_quality.check(fallback, codec)
     coded, latents = codec.encode(picture.rgb, quality, tile=tile, effort=effort, watch=watch)
     height, width = picture.rgb.shape[:2]

@@ -5,7 +5,7 @@
 A stream with the filter is the stream without, and the coefficients behind it: one file gives both points. For each
 quality: the share of images whose encoder sends coefficients, their bytes, the PSNR they add, and the net gain: how
 much lower rate + lmbda * distortion is, as a share of the rate. Images that send none gain nothing and cost nothing;
-from `codec.PQF_LMBDA_MAX` on, that is all of them.
+from `coding.filtering.LMBDA_MAX` on, that is all of them.
 """
 
 import argparse

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clic_jax import metrics
-from clic_jax.coding import coefficients, range_coder, stored, tiles
+from clic_jax.coding import coefficients, filtering, range_coder, stored, tiles
 from clic_jax.coding import effort as efforts
 from clic_jax.coding.fixedpoint import FixedContext
 from clic_jax.coding.programs import Programs
-from clic_jax.config import STEP_AT_UNIT_LMBDA, Config
+from clic_jax.config import Config
 from clic_jax.files import images
 from clic_jax.files.container import Desync, checksum
 from clic_jax.model.schedule import code_slices
@@ -28,9 +28,6 @@ from clic_jax.quality import Quality
 
 STRIDE = 64  # of z: images are padded to multiples of it, their last row and column repeated
 Y_STRIDE = 16  # of y
-# lmbda from which an encoder does not try a filter that was trained beside the model ("auxiliary"). From quality 40 of
-# `tiny` on, the last at which it is tried, it gained 0.01 % of the rate at most, and trying it takes 60 % of encoding.
-PQF_LMBDA_MAX = 0.0066
 
 
 class Coded(NamedTuple):
@@ -48,6 +45,15 @@ class Latents(NamedTuple):
     y_hat: Any  # array of the programs, float32 [1, h, w, M] in quantisation steps, corrected where the filter pays
     z: Any  # the same, int32 [1, h/4, w/4, N]
     lmbda: np.ndarray  # float32 [1]
+
+
+class _Rounded(NamedTuple):
+    """y and z rounded, before they are written."""
+
+    halves: list  # y before rounding: for each slice anchors and non-anchors
+    latents: Latents  # without a filter
+    z: np.ndarray  # int32 [1, h/4, w/4, N]
+    coded: list  # (symbols, table index), NumPy arrays, of each half: two a slice
 
 
 def _computing(method):
@@ -109,7 +115,8 @@ class Codec:
 
         Args:
           tile: largest side in pixels of what g_a and g_s see at once (`tiles.check`); memory grows with its square.
-          effort: 0 to 9, of the search for better latents (`clic_jax.coding.search`), kept where the real cost falls.
+          effort: 0 to 9 (`clic_jax.coding.effort`): from 1 on with a look back at what y shows, from 2 on with a search
+            for better latents (`clic_jax.coding.search`), each kept where the real cost falls.
           watch: wraps the range of all steps of the search, to show progress.
         Raises: EffortError.
         """
@@ -117,40 +124,56 @@ class Codec:
         lmbda, padded = self._lmbda(quality), images.pad_to_multiple(x, STRIDE)
         y = self._transform(padded, lmbda, tile)
         halves, z = self.programs.hyper(y, None)
-        plain = self._encode(x, halves, z, quality, tile)
-        if not count:
-            return plain
-        y = self._searched(padded, x.shape, y, z, lmbda, tile, count, watch)
-        better = self._encode(x, self.programs.hyper(y, z)[0], z, quality, tile)
+        first = self._rounded(halves, z, quality)
+        if not effort:
+            return self._coded(x, first, quality, tile)
+        shown = self.show(first.latents, *padded.shape[:2], tile=tile)
+        # what g_a sees of the error corrects what has been coded; it is rounded anew, as another error then
+        y = first.latents.y_hat + y - self._transform(shown, lmbda, tile)
+        second = self._rounded(self.programs.hyper(y, z)[0], z, quality)
+        found = [(self._cost(x, first, shown), first), (self._cost(x, second, tile=tile), second)]
+        if count:
+            y = self._searched(padded, x.shape, y, z, lmbda, tile, count, watch)
+            third = self._rounded(self.programs.hyper(y, z)[0], z, quality)
+            found.append((self._cost(x, third, tile=tile), third))
+        return self._coded(x, min(found, key=lambda pair: pair[0])[1], quality, tile)
 
-        def cost(found):
-            coded, latents = found
-            error = metrics.squared_error(x, self.show(latents, *x.shape[:2], tile=tile))
-            return 8 * len(coded.stream) + float(lmbda[0]) * error / 3
-
-        return min(plain, better, key=cost)
-
-    def _encode(self, x, halves, z, quality: Quality, tile: int) -> tuple[Coded, Latents]:
-        """As `encode`, from y in halves and z int32."""
-        lmbda, coded = self._lmbda(quality), []
+    def _rounded(self, halves, z, quality: Quality) -> "_Rounded":
+        """The symbols of y in halves and z int32, and what they decode to without a filter."""
+        coded = []
 
         def code(k, colour, mean, raw, gain):
             q, index, y_hat = self.programs.quantise(halves[k][colour], mean, raw, gain)
             coded.append((q, index))
             return y_hat
 
-        latents = Latents(self.run_schedule(z, quality, code), z, lmbda)
-        z_host, coded = self.programs.get((z, coded))
-        encoder, z_index = self.coder.Encoder(), self._z_index(z_host.shape)
-        encoder.encode(z_host.ravel(), z_index, self.prior)
-        for i, (q, index) in enumerate(coded):  # two halves a slice
+        latents = Latents(self.run_schedule(z, quality, code), z, self._lmbda(quality))
+        return _Rounded(halves, latents, *self.programs.get((z, coded)))
+
+    def _cost(self, x, rounded: "_Rounded", shown=None, *, tile: int = tiles.DEFAULT) -> float:
+        """Bits of y and lmbda times the squared error of what it shows, which is `shown` or found out."""
+        height, width = x.shape[:2]
+        shown = self.show(rounded.latents, height, width, tile=tile) if shown is None else shown[:height, :width]
+        spent = (
+            self.coder.bits(q.ravel(), index.ravel(), self.tables[i // 2]) for i, (q, index) in enumerate(rounded.coded)
+        )
+        return float(sum(spent)) + float(rounded.latents.lmbda[0]) * metrics.squared_error(x, shown) / 3
+
+    def _coded(self, x, rounded: "_Rounded", quality: Quality, tile: int) -> tuple[Coded, Latents]:
+        """As `encode`, from what is rounded."""
+        halves, latents, z, coded = rounded
+        encoder, z_index = self.coder.Encoder(), self._z_index(z.shape)
+        encoder.encode(z.ravel(), z_index, self.prior)
+        for i, (q, index) in enumerate(coded):
             encoder.encode(q.ravel(), index.ravel(), self.tables[i // 2])
-        check, pqf_bytes = _check([z_host, *(q for q, _ in coded)]), None
-        if self.tries_filter(quality) and (filtered := self._filtered(x, halves, latents, tile)):
-            q, latents = filtered
-            encoder.encode(q, np.zeros(q.size, np.int64), [coefficients.table()])
-            pqf_bytes = round(coefficients.bits(q).sum() / 8)
-        z_bytes = round(self.coder.bits(z_host.ravel(), z_index, self.prior) / 8)
+        check, pqf_bytes = _check([z, *(q for q, _ in coded)]), None
+        if self.tries_filter(quality):
+            show = functools.partial(self.show, height=x.shape[0], width=x.shape[1], tile=tile)
+            if filtered := filtering.fitted(self.programs, self._c, x, halves, latents, show):
+                q, latents = filtered
+                encoder.encode(q, np.zeros(q.size, np.int64), [coefficients.table()])
+                pqf_bytes = round(coefficients.bits(q).sum() / 8)
+        z_bytes = round(self.coder.bits(z.ravel(), z_index, self.prior) / 8)
         return Coded(encoder.finish(), z_bytes, pqf_bytes, check), latents
 
     @_computing
@@ -181,7 +204,7 @@ class Codec:
     def check_effort(self, effort: int) -> int:
         """Steps of the search at that effort. Raises: EffortError, also if this model is not for squared error."""
         count = efforts.steps(effort)
-        if count and self.config.train.metric != "mse":
+        if effort and self.config.train.metric != "mse":
             text = f"this model was trained for {self.config.train.metric}: leave the effort at 0"
             raise efforts.EffortError(f"effort {effort} lowers squared error, but {text}")
         if count and self.programs.searched is None:
@@ -189,10 +212,8 @@ class Codec:
         return count
 
     def tries_filter(self, quality: Quality) -> bool:
-        """Whether the encoder looks if GuidedPQF pays; one trained beside the model is for squared error alone."""
-        if self._c.pqf != "auxiliary":
-            return self._c.pqf == "joint"
-        return self.config.train.metric == "mse" and self._lmbda(quality)[0] < PQF_LMBDA_MAX
+        """Whether the encoder looks if GuidedPQF pays (`filtering.tried`)."""
+        return filtering.tried(self.config, self._lmbda(quality))
 
     @_computing
     def compile_show(self, height: int, width: int, *, tile: int = tiles.DEFAULT):
@@ -252,36 +273,6 @@ class Codec:
 
         decoded = code_slices(self.programs.context, self.programs.features(z), step, self.programs.steps)
         return self.programs.joined(decoded)
-
-    def _filtered(self, x, halves, plain: Latents, tile: int):
-        """(coefficients in steps, corrected latents) where the filter lowers rate + lmbda * distortion, or None.
-
-        Both pictures are compared where the filter was trained apart; a "joint" g_s has never seen latents without it.
-        """
-        maps, lmbda = self.programs.maps(plain.y_hat), plain.lmbda
-        n = maps.shape[3]
-        exact = np.asarray(self.programs.fitted(maps, halves, plain.y_hat))
-        weight = float(lmbda[0]) * 255**2 / 3 * maps.shape[1] * maps.shape[2]  # bits that one unit of energy is worth
-        step = self._energy(lmbda, n)[..., None]
-        q = coefficients.rounded(exact)
-        gained = (exact**2 - (exact - q * coefficients.STEP) ** 2) * step * weight
-        cost = coefficients.bits(q) - coefficients.bits(np.zeros_like(q))
-        q = np.where(gained > cost, q, 0)
-        if not q.any():
-            return None
-        latents = plain._replace(y_hat=self.programs.corrected(plain.y_hat, maps, coefficients.values(q, maps)))
-        if self._c.pqf == "joint":
-            return q.ravel(), latents
-        h, w = x.shape[:2]  # of the image itself: what the filter does to the padding is nobody's gain
-        before, after = (metrics.squared_error(x, self.show(v, h, w, tile=tile)) for v in (plain, latents))
-        gain = float(lmbda[0]) * (before - after) / 3
-        return (q.ravel(), latents) if gain > coefficients.bits(q).sum() + coefficients.FIELD_BITS else None
-
-    def _energy(self, lmbda, n):
-        """Squared size of one step of each of the first n channels of y_hat in pixels of [0, 1]: [1, n]."""
-        log_inverse = np.broadcast_to(self.programs.log_inverse_gain(lmbda), (1, 1, 1, self._c.latent_channels))
-        step = STEP_AT_UNIT_LMBDA**2 / self._c.reference_lmbda
-        return step * np.exp(2 * log_inverse[0, 0, :, :n])
 
     def _z_shape(self, height, width):
         return (1, -(-height // STRIDE), -(-width // STRIDE), len(self.prior))

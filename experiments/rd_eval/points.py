@@ -202,7 +202,7 @@ def _code_files(model: str, options: dict, seen: set, x: np.ndarray, quality: fl
     """Through a .clic file in memory. `seen`: shapes that are compiled; a new one is coded once untimed."""
     runtime = options["runtime"]
     if x.shape not in seen:
-        once = api.compress(x, quality=quality, model=model, effort=min(options["effort"], 1), runtime=runtime)
+        once = api.compress(x, quality=quality, model=model, effort=min(options["effort"], 2), runtime=runtime)
         api.decompress(once, model=model, max_pixels=None, runtime=runtime)
         seen.add(x.shape)
     files = []

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clic_jax.coding import codec, measured
+from clic_jax.coding import codec, filtering, measured
 from clic_jax.errors import UserError
 from clic_jax.files.container import Desync
 from clic_jax.quality import Quality
@@ -122,7 +122,7 @@ def test_parts_add_up(coder):
 
 def test_filter_never_makes_a_file_worse(model, monkeypatch):
     """With basis networks of any kind, the cost of a file with the filter is at most that of the file without."""
-    monkeypatch.setattr(codec, "PQF_LMBDA_MAX", np.inf)  # tried everywhere, or this model would hardly use it
+    monkeypatch.setattr(filtering, "LMBDA_MAX", np.inf)  # tried everywhere, or this model would hardly use it
     params = jax.tree.map(jnp.asarray, model[0])
     with_filter = codec.Codec(MICRO, params, "00000000", model[1])
     bare = dataclasses.replace(MICRO, model=dataclasses.replace(C, pqf="none"))
@@ -144,7 +144,7 @@ def test_filter_never_makes_a_file_worse(model, monkeypatch):
 def test_filter_is_tried_at_low_rates_only(coder, monkeypatch):
     """Unless it is part of the model's training graph: it costs time, and hardly pays where bits are plenty."""
     asked = []
-    monkeypatch.setattr(coder, "_filtered", lambda x, halves, latents, tile: asked.append(float(latents.lmbda[0])))
+    monkeypatch.setattr(filtering, "fitted", lambda *args: asked.append(float(args[4].lmbda[0])))
     for hundredths in (100, 2000, 3900, 4100, 10000):
         coder.encode(picture(64, 64), Quality(hundredths))
     assert asked == pytest.approx([Quality(q).lmbda(C.lmbdas) for q in (100, 2000, 3900)])

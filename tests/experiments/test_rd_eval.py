@@ -84,13 +84,13 @@ def test_classical_codecs(photographs, tmp_path, tmp_path_factory):
 def test_effort(photographs, published_micro, tmp_path):
     """Files of their own name and encoder's effort, beside those of the same model without it."""
     common = ("--data", photographs["folder"], "--model", published_micro, "--qualities", 50, "--metric", "psnr")
-    assert run(*common, "--out", tmp_path) == run(*common, "--effort", 1, "--out", tmp_path) == 0
-    plain, refined = (json.loads((tmp_path / f"micro{end}.json").read_text()) for end in ("", "-effort1"))
-    assert refined["name"] == "micro, effort 1" and "of effort 1" in refined["description"]
+    assert run(*common, "--out", tmp_path) == run(*common, "--effort", 2, "--out", tmp_path) == 0
+    plain, refined = (json.loads((tmp_path / f"micro{end}.json").read_text()) for end in ("", "-effort2"))
+    assert refined["name"] == "micro, effort 2" and "of effort 2" in refined["description"]
     assert refined["model_id"] == plain["model_id"]
     assert len(plain["per_image"]) == 2
     for row, other in zip(refined["per_image"], plain["per_image"], strict=True):
-        data = clic_jax.compress(photographs[row["name"]], model=published_micro, effort=1)
+        data = clic_jax.compress(photographs[row["name"]], model=published_micro, effort=2)
         assert row["bytes"] == len(data) and (row["bytes"], row["psnr-rgb"]) != (other["bytes"], other["psnr-rgb"])
 
 

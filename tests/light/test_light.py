@@ -138,6 +138,23 @@ def test_exact_sum_is_exact(side, block, monkeypatch):
     np.testing.assert_array_equal(fixedpoint.exact_sum(kernel, x), expected)
 
 
+def test_both_look_back(both):
+    """At effort 1, to files that either reads and that cost less; the same symbols but where floats decide a few."""
+    x, quality = photograph(100, 140), Quality(6000)
+    found = {name: [coder.encode(x, quality, effort=effort) for effort in (0, 1)] for name, coder in both.items()}
+    for name, (plain, (coded, latents)) in found.items():
+        shown = both[name].show(latents, 100, 140)
+        other = both["jax" if name == "onnx" else "onnx"]
+        read = other.read(coded.stream, coded.pqf_bytes is not None, coded.check, 100, 140, quality)
+        np.testing.assert_array_equal(np.asarray(read.y_hat), np.asarray(latents.y_hat))
+        error = [np.square(np.float64(v) - x).sum() / 3 for v in (both[name].show(plain[1], 100, 140), shown)]
+        bits = [8 * len(one.stream) for one in (plain[0], coded)]
+        lmbda = quality.lmbda(MICRO.model.lmbdas)
+        assert bits[1] + lmbda * error[1] < bits[0] + lmbda * error[0]
+    a, b = (np.asarray(found[name][1][1].y_hat) for name in ("onnx", "jax"))
+    assert (np.abs(a - b) < 0.5).mean() > 0.99
+
+
 def test_a_search_needs_jax(both):
     with pytest.raises(EffortError, match="effort 3 needs the runtime jax"):
         both["onnx"].encode(photograph(64, 64), Quality(5000), effort=3)
@@ -162,8 +179,8 @@ from clic_jax.__main__ import main
 folder = {str(exported)!r}
 x = np.random.default_rng(0).integers(0, 255, (40, 50, 3)).astype(np.uint8)
 Image.fromarray(x).save("a.png")
-for line in (["compress", "a.png", "-o", "a.clic", "--model", folder], ["info", "a.clic"], ["models", folder],
-             ["decompress", "a.clic", "-o", "b.png", "--model", folder]):
+for line in (["compress", "a.png", "--effort", "1", "-o", "a.clic", "--model", folder], ["info", "a.clic"],
+             ["models", folder], ["decompress", "a.clic", "-o", "b.png", "--model", folder]):
     try:
         main(line)
     except SystemExit as error:
