@@ -128,7 +128,7 @@ class Codec:
         if not effort:
             return self._coded(x, first, quality, tile)
         shown = self.show(first.latents, *padded.shape[:2], tile=tile)
-        # what g_a sees of the error corrects what has been coded; it is rounded anew, as another error then
+        # what g_a sees of the error is added to what is coded: rounding the sum leaves less of it
         y = first.latents.y_hat + y - self._transform(shown, lmbda, tile)
         second = self._rounded(self.programs.hyper(y, z)[0], z, quality)
         found = [(self._cost(x, first, shown), first), (self._cost(x, second, tile=tile), second)]
