@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clic_jax import api
-from clic_jax.coding import codec, coefficients
+from clic_jax.coding import coefficients, filtering
 from clic_jax.coding.range_coder import StreamError
 from clic_jax.files import container
 from clic_jax.files.container import FormatError, Tag, unpack
@@ -49,7 +49,7 @@ def originals(published_micro) -> list[tuple[bytes, np.ndarray]]:
     coded = [api.compress(picture, quality=quality, model=published_micro) for picture, quality in pictures]
     with pytest.MonkeyPatch.context() as patch:  # the filter does not pay in so small a picture, unless it is free
         patch.setattr(coefficients, "bits", np.zeros_like)
-        patch.setattr(codec, "PQF_LMBDA_MAX", np.inf)
+        patch.setattr(filtering, "LMBDA_MAX", np.inf)
         filtered = (api.compress(photograph(64, 64, seed), quality=100, model=published_micro) for seed in range(2, 22))
         coded.append(next(data for data in filtered if unpack(data)[0].pqf_bytes is not None))
     return [(data, api.decompress(data, model=published_micro)) for data in coded]
