@@ -123,24 +123,27 @@ class Codec:
         count = self.check_effort(effort)
         lmbda, padded = self._lmbda(quality), images.pad_to_multiple(x, STRIDE)
         y = self._transform(padded, lmbda, tile)
-        halves, z = self.programs.hyper(y, None)
-        first = self._rounded(halves, z, quality)
+        first = self._rounded(y, None, quality)
         if not effort:
             return self._coded(x, first, quality, tile)
-        shown = self.show(first.latents, *padded.shape[:2], tile=tile)
+
+        def show(rounded):
+            return self.show(rounded.latents, *padded.shape[:2], tile=tile)
+
+        shown, z = show(first), first.latents.z
         # what g_a sees of the error is added to what is coded: rounding the sum leaves less of it
         y = first.latents.y_hat + y - self._transform(shown, lmbda, tile)
-        second = self._rounded(self.programs.hyper(y, z)[0], z, quality)
-        found = [(self._cost(x, first, shown), first), (self._cost(x, second, tile=tile), second)]
+        second = self._rounded(y, z, quality)
+        found = [(self._cost(x, first, shown), first), (self._cost(x, second, show(second)), second)]
         if count:
             y = self._searched(padded, x.shape, y, z, lmbda, tile, count, watch)
-            third = self._rounded(self.programs.hyper(y, z)[0], z, quality)
-            found.append((self._cost(x, third, tile=tile), third))
+            third = self._rounded(y, z, quality)
+            found.append((self._cost(x, third, show(third)), third))
         return self._coded(x, min(found, key=lambda pair: pair[0])[1], quality, tile)
 
-    def _rounded(self, halves, z, quality: Quality) -> "_Rounded":
-        """The symbols of y in halves and z int32, and what they decode to without a filter."""
-        coded = []
+    def _rounded(self, y, z, quality: Quality) -> "_Rounded":
+        """The symbols of y and z (int32, or None for h_a's), and what they decode to without a filter."""
+        (halves, z), coded = self.programs.hyper(y, z), []
 
         def code(k, colour, mean, raw, gain):
             q, index, y_hat = self.programs.quantise(halves[k][colour], mean, raw, gain)
@@ -150,14 +153,13 @@ class Codec:
         latents = Latents(self.run_schedule(z, quality, code), z, self._lmbda(quality))
         return _Rounded(halves, latents, *self.programs.get((z, coded)))
 
-    def _cost(self, x, rounded: "_Rounded", shown=None, *, tile: int = tiles.DEFAULT) -> float:
-        """Bits of y and lmbda times the squared error of what it shows, which is `shown` or found out."""
-        height, width = x.shape[:2]
-        shown = self.show(rounded.latents, height, width, tile=tile) if shown is None else shown[:height, :width]
+    def _cost(self, x, rounded: "_Rounded", shown) -> float:
+        """Bits of y and lmbda times the squared error of `shown`, the picture of y_hat with its padding."""
+        error = metrics.squared_error(x, shown[: x.shape[0], : x.shape[1]])
         spent = (
             self.coder.bits(q.ravel(), index.ravel(), self.tables[i // 2]) for i, (q, index) in enumerate(rounded.coded)
         )
-        return float(sum(spent)) + float(rounded.latents.lmbda[0]) * metrics.squared_error(x, shown) / 3
+        return float(sum(spent)) + float(rounded.latents.lmbda[0]) * error / 3
 
     def _coded(self, x, rounded: "_Rounded", quality: Quality, tile: int) -> tuple[Coded, Latents]:
         """As `encode`, from what is rounded."""

@@ -144,11 +144,10 @@ def peers_part(models: dict[str, str], x: np.ndarray, args) -> list[dict]:
         arrays = Path(folder) / "x.npz"
         crops = crops_of(x, max(args.batches), args.crop)
         np.savez(arrays, image=coding.mirrored(x, height, width)[None], crops=crops)
-        ours, theirs = peers.ours(models), peers.others(args.peers, args.authors)
+        ours, theirs = peers.of_models(models), peers.others(args.peers, args.authors)
         if args.before:
             ours += before.processes(args.before, models, Path(folder))
-        with processes.environment({"JAX_COMPILATION_CACHE_DIR": str(Path(folder) / "xla")}):
-            return peers.measure(ours, theirs, arrays, todo, args.repetitions, args.seconds)
+        return peers.measure(ours, theirs, arrays, todo, args.repetitions, args.seconds)
 
 
 def crops_of(x: np.ndarray, count: int, side: int) -> np.ndarray:

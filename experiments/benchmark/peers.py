@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,12 +56,13 @@ class Process(NamedTuple):
 class Worker:
     """A process that serves `stopwatch.serve`."""
 
-    def __init__(self, process: Process, arrays: Path, threads: int):
+    def __init__(self, process: Process, arrays: Path, threads: int, cache: Path):
         self.name = process.name
         python = PYTHON if process.module == "peers_worker" else sys.executable
         module = f"experiments.benchmark.{process.module}"
         command = [str(python), "-m", module, process.name, str(arrays), str(threads)]
         env = os.environ | {"OMP_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu"}  # as the peers' torch has no other
+        env["JAX_COMPILATION_CACHE_DIR"] = str(cache)
         with _cores(threads):  # which the process inherits
             pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             self._process = subprocess.Popen(command, cwd=process.root, env=env, **pipes)
@@ -113,7 +115,7 @@ def others(everybody: bool, checkout: Path | None) -> list[Process]:
     return found
 
 
-def ours(models: dict[str, str]) -> list[Process]:
+def of_models(models: dict[str, str]) -> list[Process]:
     """Our models: name to be shown -> published name or folder."""
     return [Process(f"clic_jax {name}", "worker", path) for name, path in models.items()]
 
@@ -123,10 +125,10 @@ def measure(
 ) -> list[dict]:
     """A row for each model and case: times, in turns, and the memory of the process during that operation.
 
-    Of ours also "first_seconds", of the first call in a process that finds nothing compiled, where the cache is empty.
+    Of ours also "first_seconds", of the first call in a process that finds nothing compiled.
 
     Args:
-      ours: of `ours`, and of `before.process`.
+      ours: of `of_models`, and of `before.processes`.
       theirs: of `others`.
       arrays: .npz of `image` uint8 [1, H, W, 3], sides multiples of 64, and `crops` uint8 [B, S, S, 3].
       most, limit: repetitions and seconds after which a case of a model is not repeated again; at least two.
@@ -135,11 +137,13 @@ def measure(
     everyone = [one for pair in itertools.zip_longest(ours, theirs) for one in pair if one]  # by turns
     for threads in sorted({case.threads for case in todo}):
         mine = [case for case in todo if case.threads == threads]
-        first = {process.label: _compile(Worker(process, arrays, threads), mine) for process in ours}
         with contextlib.ExitStack() as stack:
+            # one each: what another process has compiled is no first call
+            caches = {p.label: Path(stack.enter_context(tempfile.TemporaryDirectory())) for p in everyone}
+            first = {p.label: _compile(Worker(p, arrays, threads, caches[p.label]), mine) for p in ours}
             workers = {}
             for process in everyone:
-                workers[process.label] = Worker(process, arrays, threads)
+                workers[process.label] = Worker(process, arrays, threads, caches[process.label])
                 stack.callback(workers[process.label].close)
             for case in tqdm(mine, f"{threads} threads", unit="case", disable=None):
                 rows += [

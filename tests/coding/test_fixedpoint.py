@@ -211,3 +211,18 @@ def test_dead_taps_stay_dead(pair):
     for stack in pair[4].spatial:
         for layer in stack.layers:
             assert not np.asarray(layer.kernel)[~TAPS].any() and not np.asarray(layer.fine)[~TAPS].any()
+
+
+@pytest.mark.parametrize("side", [1, 3, 5])
+@pytest.mark.parametrize("block", [1, 300, 2**22])
+def test_exact_sum_is_exact(side, block, monkeypatch):
+    """At the largest activations and kernels there are, against int64, however many rows are taken at once."""
+    monkeypatch.setattr(fixedpoint, "BLOCK", block)
+    rng = np.random.default_rng(side)
+    shape = (7, 4) if side == 1 else (side, side, 7, 4)
+    kernel = rng.choice(np.int8([-127, 0, 127]), shape)
+    x = rng.choice(np.int32([-fixedpoint.LIMIT, fixedpoint.LIMIT]), (2, 6, 5, 7))
+    wide = np.pad(np.int64(x), ((0, 0), (side // 2,) * 2, (side // 2,) * 2, (0, 0)))
+    taps = np.int64(kernel).reshape(side, side, 7, 4)
+    expected = sum(wide[:, i : i + 6, j : j + 5] @ taps[i, j] for i in range(side) for j in range(side))
+    np.testing.assert_array_equal(fixedpoint.exact_sum(kernel, x), expected)

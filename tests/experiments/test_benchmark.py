@@ -228,7 +228,7 @@ def test_an_older_checkout(tmp_path):
 
 def test_a_process_that_fails(tmp_path):
     with pytest.raises(peers.PeersError, match="process of webp has ended with status 1"):
-        peers.Worker(peers.Process("webp", "worker", "webp"), tmp_path / "none.npz", 1)
+        peers.Worker(peers.Process("webp", "worker", "webp"), tmp_path / "none.npz", 1, tmp_path)
 
 
 def test_bad_command_lines(monkeypatch, tmp_path, capsys):

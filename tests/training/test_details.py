@@ -115,10 +115,10 @@ def test_they_start_as_what_is_left(params):
         axes = np.linalg.svd(fitted, full_matrices=False)[2][:count]
         return np.square(before - fitted @ axes.T @ axes).mean()
 
-    def check(config, started, before, first):
-        """The error after channels `first` and on were started, and the scales they start with."""
+    def check(config, started, before, first, left):
+        """The error after channels `first` and on were started, at most that share of it, and the scales they have."""
         expected = best(before, config.latent_channels - first)
-        assert expected < 0.95 * np.square(before).mean()
+        assert expected < left * np.square(before).mean()
         assert np.square(error(config, started)).mean() == pytest.approx(expected, rel=0.02)
         # the deviation of what is coded, in steps at the lmbda whose gain is 1
         y = CLIC(config).apply({"params": started}, np.float32(crops / 255), method=lambda m, x: m.g_a(x))[..., first:]
@@ -128,12 +128,12 @@ def test_they_start_as_what_is_left(params):
         assert (mean == 0).all()
 
     started = pca_start.with_details(grown, NEW, crops)
-    check(NEW, started, error(OLD, without), 24)
+    check(NEW, started, error(OLD, without), 24, 0.8)
     wider = growth.grown(NEW, started, MORE)
     left = error(NEW, started)
     np.testing.assert_allclose(error(MORE, wider), left, atol=1e-4)  # nothing is shown of them yet
     again = pca_start.with_details(wider, MORE, crops, kept=5)
-    check(MORE, again, left, 29)
+    check(MORE, again, left, 29, 0.95)
     for name, kept in (("g_a", np.s_[:, :5]), ("g_s", np.s_[:5])):
         old, new = (p[name]["detail"]["kernel"] for p in (started, again))
         np.testing.assert_array_equal(new[kept], old)
