@@ -174,6 +174,13 @@ def test_wrong_elements_and_broken_json_are_config_errors():
 def test_ms_ssim_needs_large_crops():
     with pytest.raises(ConfigError, match="192 or more, not 128"):
         dataclasses.replace(PAPER.train, metric="ms-ssim", crop=128)
+    with pytest.raises(ConfigError, match="192 or more, not 128"):
+        dataclasses.replace(PAPER.train, ms_ssim_share=0.1, crop=128)
+
+
+def test_a_share_of_ms_ssim_is_of_squared_error():
+    with pytest.raises(ConfigError, match="a share of the distortion of train.metric=mse"):
+        dataclasses.replace(PAPER.train, metric="ms-ssim", ms_ssim_share=0.1)
 
 
 def test_rdoq_is_not_negative():
@@ -184,7 +191,7 @@ def test_rdoq_is_not_negative():
 @pytest.mark.parametrize(
     "field, value",
     [("grad_clip", 0.0), ("learning_rate", -1.0), ("ema", 2.0), ("ema", 1.0), ("warmup", -5), ("cooldown", 3.0)]
-    + [("final_rate", -0.1), ("learning_rate", float("nan"))],
+    + [("ms_ssim_share", 1.5), ("final_rate", -0.1), ("learning_rate", float("nan"))],
 )
 def test_values_with_which_nothing_is_learnt(field, value):
     with pytest.raises(ConfigError, match=f"train.{field} must be"):

@@ -15,6 +15,7 @@ class TrainConfig:
     batch: int = 16  # crops a step, over all devices
     crop: int = 256  # side of a crop in pixels, a multiple of 64
     metric: str = "mse"  # distortion: "mse" (lmbda * 255^2 * MSE) or "ms-ssim" (lmbda * (1 - MS-SSIM))
+    ms_ssim_share: float = 0.0  # of the distortion of "mse", what 1280 * (1 - MS-SSIM) takes the place of
     lmbda_power: float = 0.0  # weight of a sample's loss is lmbda ** -power: 0.5 keeps high rates from dominating
     # "adam"; "soap", Adam in the eigenbases of each kernel's gradients: slower steps, which gain more; or "muon",
     # orthogonalised momentum for matrices and Adam for all else: it learns, but no long run has used it
@@ -47,16 +48,17 @@ class TrainConfig:
             raise ConfigError(f"train.crop must be a positive multiple of 64, not {self.crop}")
         if self.metric not in ("mse", "ms-ssim"):
             raise ConfigError(f"train.metric must be 'mse' or 'ms-ssim', not {self.metric!r}")
-        if self.metric == "ms-ssim" and self.crop < 192:
-            raise ConfigError(
-                f"train.metric=ms-ssim compares five scales: train.crop must be 192 or more, not {self.crop}"
-            )
+        if (self.metric == "ms-ssim" or self.ms_ssim_share) and self.crop < 192:
+            raise ConfigError(f"MS-SSIM compares five scales: train.crop must be 192 or more, not {self.crop}")
+        if self.metric != "mse" and self.ms_ssim_share:
+            raise ConfigError("train.ms_ssim_share is a share of the distortion of train.metric=mse: leave it at 0")
         if self.schedule not in ("cosine", "hold"):
             raise ConfigError(f"train.schedule must be 'cosine' or 'hold', not {self.schedule!r}")
         if self.dtype not in DTYPES:
             raise ConfigError(f"train.dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
         for name, fits, what in (
             ("learning_rate", self.learning_rate > 0, "positive"),
+            ("ms_ssim_share", 0 <= self.ms_ssim_share <= 1, "from 0 to 1"),
             ("grad_clip", self.grad_clip > 0, "positive"),
             ("ema", 0 <= self.ema < 1, "from 0 to below 1"),
             ("warmup", self.warmup >= 0, "0 or more"),

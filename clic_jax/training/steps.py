@@ -102,7 +102,7 @@ def loss_and_metrics(params, config: Config, x, lmbda, key, lmbdas=None):
     lmbdas = jnp.float32(config.model.lmbdas) if lmbdas is None else lmbdas
     dtype = None if config.train.dtype == "float32" else config.train.dtype
     output = CLIC(config.model, dtype, config.train.remat).apply({"params": params}, x, lmbda, lmbdas, key=key)
-    losses, parts = rate_distortion(output, x, lmbda, config.train.metric)
+    losses, parts = rate_distortion(output, x, lmbda, config.train.metric, config.train.ms_ssim_share)
     middle = jnp.sqrt(lmbdas[0] * lmbdas[-1])
     loss = jnp.mean(losses * (lmbda / middle) ** -config.train.lmbda_power)
     metrics = jax.tree.map(jnp.mean, parts | {"pqf_residual": output.pqf_residual}) | {"loss": loss}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from clic_jax import metrics
 from clic_jax.checkpoints.states import TrainingCheckpoints
 from clic_jax.config import ConfigError
 from clic_jax.model import clic
@@ -132,6 +133,21 @@ def test_loss_is_rate_plus_lmbda_distortion():
     np.testing.assert_allclose(parts["bpp"], [1.0, 3.0])
     np.testing.assert_allclose(parts["psnr"], [20.0, 20.0], atol=1e-4)
     np.testing.assert_allclose(loss, [0.01 * 650.25 + 1, 0.02 * 650.25 + 3], rtol=1e-5)
+
+
+def test_a_share_of_ms_ssim():
+    rng = np.random.default_rng(0)
+    x = np.float32(rng.random((1, 192, 192, 3)))
+    x_hat = np.float32(np.clip(x + 0.1 * rng.standard_normal(x.shape), 0, 1))
+    output = clic.Output(jnp.asarray(x_hat), jnp.array([4096.0]), jnp.array([0.0]), jnp.ones(1), {})
+
+    def distortion(metric, share=0.0):
+        loss, parts = losses.rate_distortion(output, jnp.asarray(x), 0.01, metric, share)
+        return float((loss - parts["bpp"])[0])
+
+    mse, unlike = 0.01 * 255**2 * metrics.mse(x, x_hat)[0], 0.01 * (1 - metrics.ms_ssim(x, x_hat)[0])
+    assert distortion("ms-ssim") == pytest.approx(unlike, rel=1e-3)
+    assert distortion("mse", 0.25) == pytest.approx(0.75 * mse + 0.25 * 1280 * unlike, rel=1e-3)
 
 
 def test_batch_must_divide():
