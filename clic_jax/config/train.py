@@ -58,7 +58,7 @@ class TrainConfig:
             raise ConfigError(f"train.dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
         for name, fits, what in (
             ("learning_rate", self.learning_rate > 0, "positive"),
-            ("ms_ssim_share", 0 <= self.ms_ssim_share <= 1, "from 0 to 1"),
+            ("ms_ssim_share", 0 <= self.ms_ssim_share < 1, "from 0 to below 1"),
             ("grad_clip", self.grad_clip > 0, "positive"),
             ("ema", 0 <= self.ema < 1, "from 0 to below 1"),
             ("warmup", self.warmup >= 0, "0 or more"),

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from clic_jax import metrics
 
-# What 1 - MS-SSIM weighs beside 255^2 * MSE: the ratio of the lmbdas of both, 16.64 and 0.013, that the field pairs
+# What 1 - MS-SSIM weighs beside 255^2 * MSE: the ratio of the lmbdas that CompressAI pairs, 16.64 and 0.013
 MS_SSIM_WEIGHT = 1280.0
 
 
@@ -17,7 +17,7 @@ def rate_distortion(output, x, lmbda, metric: str = "mse", ms_ssim_share: float 
       output: `model.Output` for x.
       x: [B, H, W, 3] in [0, 1].
       lmbda: [B] or a number.
-      ms_ssim_share: of the distortion of "mse" that is MS_SSIM_WEIGHT * (1 - MS-SSIM) instead, 0 to 1 (deviates).
+      ms_ssim_share: of the distortion of "mse" that is MS_SSIM_WEIGHT * (1 - MS-SSIM) instead, 0 to below 1 (deviates).
     Returns: (loss [B], dict of [B] arrays: bpp, bpp_z, mse (of [0, 1] values), psnr in dB).
     Source: Zhang et al. 2024, Eq. 1; the image is not clipped, as in the published training.
     """
