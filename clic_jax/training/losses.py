@@ -24,13 +24,10 @@ def rate_distortion(output, x, lmbda, metric: str = "mse", ms_ssim_share: float 
     pixels = x.shape[1] * x.shape[2]
     bpp = (output.bits_y + output.bits_z) / pixels
     mse = metrics.mse(output.x_hat, x)
+    distortion = 255.0**2 * mse
     if metric == "ms-ssim" or ms_ssim_share:
         unlike = 1 - metrics.ms_ssim(x, output.x_hat, data_range=1.0)
-    if metric == "ms-ssim":
-        distortion = unlike
-    elif ms_ssim_share:
-        distortion = (1 - ms_ssim_share) * 255.0**2 * mse + ms_ssim_share * MS_SSIM_WEIGHT * unlike
-    else:
-        distortion = 255.0**2 * mse
+        mixed = (1 - ms_ssim_share) * distortion + ms_ssim_share * MS_SSIM_WEIGHT * unlike
+        distortion = unlike if metric == "ms-ssim" else mixed
     parts = dict(bpp=bpp, bpp_z=output.bits_z / pixels, mse=mse, psnr=-10 * jnp.log10(mse))
     return lmbda * distortion + bpp, parts
