@@ -5,7 +5,7 @@ Shapes in docstrings: B batch, H W image, h w latent grid, C channels, E cluster
 
     data = clic_jax.compress("photo.jpg", quality=60)        # the bytes of a .clic file
     pixels = clic_jax.decompress(data)                       # uint8 [H, W, 3]
-    model, params = clic_jax.load("clic-compact")
+    model, params = clic_jax.load("clic-compact-detail")
     out = model.apply({"params": params}, x, lmbda)          # x: [B, H, W, 3] in [0, 1]
 """
 

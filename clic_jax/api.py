@@ -71,7 +71,7 @@ def compress(
         [H, W, 3] or [H, W, 4].
       quality: 1 (smallest) to 100 (best), in steps of 0.01.
       model: a name of `installed()`, a published folder, a run that has one, or what `open_model` returned; by default
-        clic-compact, or the first installed.
+        clic-compact-detail, or the first installed.
       metadata: whether to keep EXIF data. The ICC profile, without which colours are wrong, is always kept.
       tile: larger pictures are transformed in overlapping tiles of at most this side, a multiple of 64 pixels from 256.
       effort: 0 to 9: smaller files for more time (`coding.effort`). 1 looks back once at what was coded; from 2 on a

@@ -19,7 +19,7 @@ from clic_jax import config, settings
 from clic_jax.model import pqf
 from clic_jax.model.clic import CLIC
 from clic_jax.model.schedule import slices
-from experiments import cli
+from experiments import cli, experiment
 
 
 def macs(function, *args) -> int:
@@ -135,7 +135,7 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(
         prog="experiments.complexity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--preset", default="tiny", help=", ".join(config.PRESETS))
+    parser.add_argument("--preset", default="tiny", help=f"{', '.join(config.PRESETS)}, or an experiment file (.py)")
     parser.add_argument("--size", default="256x256", help="height x width in pixels, multiples of 64")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the preset"
@@ -148,7 +148,7 @@ def main(argv=None) -> int:
         parser.error(f"--size wants HEIGHTxWIDTH, not {args.size}")
     if min(height, width) < 64 or height % 64 or width % 64:
         parser.error("--size wants positive multiples of 64")
-    result = report(settings.override(config.preset(args.preset), args.set), height, width)
+    result = report(settings.override(experiment.named(args.preset), args.set), height, width)
     if args.json:
         print(json.dumps(result, indent=1))
         return 0

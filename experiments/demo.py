@@ -44,7 +44,7 @@ NEXT = """Next, with photographs of your own (--model {published} is what was tr
   .venv/bin/clic-jax compress photo.jpg -o photo.clic --quality 50
   .venv/bin/clic-jax decompress photo.clic -o photo.png
   .venv/bin/python -m experiments.poc PHOTOS --out poc   # a folder of yours against JPEG, WebP and AVIF
-  .venv/bin/python -m experiments.train --data folder:PHOTOS --init clic-compact --out runs/mine   # a model for them"""
+  .venv/bin/python -m experiments.train --data folder:PHOTOS --init clic-compact-detail --out runs/mine   # for them"""
 
 
 class BadSeconds(UserError):

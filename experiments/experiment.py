@@ -32,9 +32,10 @@ def module(path: str):
 
 
 def of_weights(name_or_path: str) -> config.Config:
-    """The preset of published weights; the Config that they were trained with where no preset is their model.
+    """The preset or experiment file whose model published weights are; their own Config, as trained, where none is.
 
     Raises: as `clic_jax.checkpoints.published.load_published`.
     """
     given = published.load_published(name_or_path)[0]
-    return next((preset for preset in config.PRESETS.values() if preset.model == given.model), given)
+    recipes = (*config.PRESETS.values(), *map(read, sorted(CONFIGS.glob("*.py"))))
+    return next((recipe for recipe in recipes if recipe.model == given.model), given)

@@ -1,6 +1,6 @@
 """Does it pay on your own images? Measures ours and the classical codecs on them, draws, reports, and says so plainly.
 
-    python -m experiments.poc PHOTOS --out poc  # clic-compact against JPEG, WebP and AVIF
+    python -m experiments.poc PHOTOS --out poc  # clic-compact-detail against JPEG, WebP and AVIF
     python -m experiments.poc PHOTOS --out poc --model runs/mine/published --codecs jpeg,avif,jpegxl
 
 DIR gets results/ (one JSON a codec), curves (plot_rd), report.html, per_image.csv (BD-rate of every image against every

@@ -1,6 +1,6 @@
 """Draws what happens inside a model on a picture of yours, as in the paper's figures.
 
-    python -m experiments.visualize photo.jpg --model clic-compact --quality 50 --out figures
+    python -m experiments.visualize photo.jpg --model clic-compact-detail --quality 50 --out figures
 
     clusters_g_a_stageN.png   the centre that each position belongs to, a row a block, a column a head; g_s alike
     bits.png                  where the bits of y go

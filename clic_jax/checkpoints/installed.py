@@ -11,7 +11,7 @@ from clic_jax.errors import UserError
 
 WEIGHTS = Path(__file__).parents[1] / "weights"  # one published folder each
 RELEASED = WEIGHTS / "released.json"  # every model that ever was in it
-DEFAULT_MODEL = "clic-compact"
+DEFAULT_MODEL = "clic-compact-detail"
 
 
 class NoModel(UserError):

@@ -1,9 +1,9 @@
 """Rate and distortion of models and classical codecs on a folder of photographs, one JSON each in OUT.
 
-    python -m experiments.rd_eval --data FOLDER --out DIR  # clic-compact, and what Pillow alone can do
+    python -m experiments.rd_eval --data FOLDER --out DIR  # clic-compact-detail, and what Pillow alone can do
     python -m experiments.rd_eval --data FOLDER --model runs/mine/published --codecs "" --out DIR  # only ours
     python -m experiments.rd_eval --data FOLDER --codecs jpeg,jpegxl,hevc,vvc --jobs 4 --out DIR  # only theirs
-    python -m experiments.rd_eval --data FOLDER --model clic-compact --estimate --out DIR  # the model's bits, no files
+    python -m experiments.rd_eval --data FOLDER --model clic-tiny --estimate --out DIR  # the model's bits, no files
 
 A rate is the length of a real file, and distortion that of the 8-bit image it decodes to (`--estimate`: bits that the
 float model counts, in NAME-estimate.json, which says so). Each image first, then the mean over images. --resume keeps

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from clic_jax import config
-from experiments import complexity
+from experiments import complexity, experiment
+from experiments.paths import CONFIGS
 
 
 def test_counts_by_hand():
@@ -41,12 +42,13 @@ def test_paper_as_published():
     [
         ("tiny", 2_992_824, 12.6, 12.6),
         ("compact", 3_803_736, 19.3, 19.3),
+        (str(CONFIGS / "compact_detail.py"), 5_012_184, 23.3, 23.3),
         ("small", 11_844_320, 60, 60),
         ("medium", 11_489_504, 56, 37),
     ],
 )
 def test_small_presets_cost_what_readme_says(name, parameters, encode, decode):
-    report = complexity.report(config.preset(name), 256, 256, memory=False)
+    report = complexity.report(experiment.named(name), 256, 256, memory=False)
     assert report["parameters"] == parameters
     assert report["kmac_per_pixel"]["encode"] == pytest.approx(encode, rel=0.01)
     assert report["kmac_per_pixel"]["decode"] == pytest.approx(decode, rel=0.01)

@@ -25,12 +25,13 @@ def test_neither_file_nor_preset():
         experiment.named("micro.py")
 
 
-@pytest.mark.parametrize("name", ["clic-compact", "clic-tiny"])
-def test_weights_in_the_box_go_on_as_their_preset(name):
-    """`--init NAME` alone: the preset of that name, whose model is the weights'."""
-    preset = config.preset(name.removeprefix("clic-"))
-    assert options.chosen(train.parse(["--init", name])) == preset
-    assert published.load_published(name)[0].model == preset.model
+@pytest.mark.parametrize("name", installed.installed())
+def test_weights_in_the_box_go_on_as_their_experiment(name):
+    """`--init NAME` alone: the experiment file of that name, whose model is the weights'."""
+    file = experiment.CONFIGS / f"{name.removeprefix('clic-').replace('-', '_')}.py"
+    recipe = experiment.named(str(file))
+    assert options.chosen(train.parse(["--init", name])) == recipe
+    assert published.load_published(name)[0].model == recipe.model
 
 
 def test_other_weights_go_on_as_they_were_trained(published_micro, tmp_path):

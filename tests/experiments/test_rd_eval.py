@@ -16,6 +16,7 @@ from ssimulacra2 import compute_ssimulacra2
 
 import clic_jax
 from clic_jax import metrics
+from clic_jax.checkpoints import installed
 from experiments import bd_rate, plot_rd
 from experiments.rd_eval import __main__ as rd_eval
 from experiments.rd_eval import codecs, results
@@ -158,12 +159,12 @@ def test_one_small_image(tmp_path, capsys):
 @pytest.mark.parametrize(
     "options, models, names",
     [
-        ([], ["clic-compact"], ["jpeg", "webp", "avif", "jpeg2000"]),
-        (["--codecs", ""], ["clic-compact"], []),
+        ([], [installed.DEFAULT_MODEL], ["jpeg", "webp", "avif", "jpeg2000"]),
+        (["--codecs", ""], [installed.DEFAULT_MODEL], []),
         (["--codecs", "vvc, jpeg"], [], ["vvc", "jpeg"]),
         (["--model", "a", "b"], ["a", "b"], []),
         (["--model", "a", "--codecs", "jpeg"], ["a"], ["jpeg"]),
-        (["--estimate"], ["clic-compact"], []),
+        (["--estimate"], [installed.DEFAULT_MODEL], []),
     ],
 )
 def test_what_is_measured_by_default(options, models, names):

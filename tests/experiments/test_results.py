@@ -8,7 +8,7 @@ from clic_jax.checkpoints import installed
 from experiments.paths import RESULTS
 
 FILES = sorted(RESULTS.rglob("*.json"))
-OF_THE_DEFAULT = ("portability.json", "referee.json", "clic-compact.json")  # what README says of it rests on these
+OF_THE_DEFAULT = ("portability.json", "referee.json", f"{installed.DEFAULT_MODEL}.json")  # README rests on these
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(RESULTS).as_posix())
