@@ -226,3 +226,15 @@ def test_exact_sum_is_exact(side, block, monkeypatch):
     taps = np.int64(kernel).reshape(side, side, 7, 4)
     expected = sum(wide[:, i : i + 6, j : j + 5] @ taps[i, j] for i in range(side) for j in range(side))
     np.testing.assert_array_equal(fixedpoint.exact_sum(kernel, x), expected)
+
+
+@pytest.mark.parametrize("large, beyond", [(16, False), (17, True)])
+def test_exact_sum_beyond_float32(large, beyond):
+    """Odd sums about 2^24, from where on float32 has even ones alone; channels of small values hardly count."""
+    kernel, x = np.full((64, 2), 127, np.int8), np.ones((1, 2, 3, 64), np.int32)
+    x[..., :large] = 8127
+    x[0, 0, 0, 0] -= 1
+    expected = np.int64(x) @ np.int64(kernel)
+    assert (expected.max() > 2**24) == beyond and expected[0, 0, 0, 0] % 2
+    assert beyond == np.any(np.float32(expected) != expected)
+    np.testing.assert_array_equal(fixedpoint.exact_sum(kernel, x), expected)
