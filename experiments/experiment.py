@@ -1,6 +1,7 @@
 """Which experiment a command line means: a file with `get_config()`, a preset, or that of weights to start from."""
 
 import importlib.util
+import itertools
 from pathlib import Path
 
 from clic_jax import config
@@ -37,5 +38,5 @@ def of_weights(name_or_path: str) -> config.Config:
     Raises: as `clic_jax.checkpoints.published.load_published`.
     """
     given = published.load_published(name_or_path)[0]
-    recipes = (*config.PRESETS.values(), *map(read, sorted(CONFIGS.glob("*.py"))))
+    recipes = itertools.chain(config.PRESETS.values(), map(read, sorted(CONFIGS.glob("*.py"))))
     return next((recipe for recipe in recipes if recipe.model == given.model), given)
